@@ -1,0 +1,146 @@
+"""From configuration to objects, and from a checkpoint back to its student."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from idd_seg.checkpoint import Saved, read_checkpoint
+from idd_seg.data.base import SegmentationDataModule
+from idd_seg.errors import CheckpointError, ConfigError, UserError
+from idd_seg.losses.term import Term
+from idd_seg.models.segmenter import Segmenter
+from idd_seg.models.teacher import FrozenTeacher
+
+# A network that gets all its weights from a checkpoint and only predicts.
+BARE = {"pretrained": False, "weights": None, "auxiliary": False}
+OWN_NAMESPACE = ("idd_seg.models.", "idd_seg.data.")
+
+
+def make(node: Any, where: str, **extra: Any) -> Any:
+    """Instantiate a node of the configuration.
+
+    Raises:
+        ConfigError: that names the node, if its constructor refuses a value.
+    """
+    try:
+        return instantiate(node, _convert_="all", **extra)
+    except InstantiationException as error:
+        cause = error.__cause__
+        while isinstance(cause, InstantiationException):
+            cause = cause.__cause__
+        if isinstance(cause, UserError):
+            raise cause from error
+        if isinstance(cause, ValueError | TypeError | ImportError | AttributeError):
+            raise ConfigError(f"{where}: {cause}") from error
+        raise
+
+
+def make_data(cfg: DictConfig) -> SegmentationDataModule:
+    """Build the data module; `recipe` is for other groups to read."""
+    node = OmegaConf.masked_copy(cfg.data, [key for key in cfg.data if key != "recipe"])
+    node._set_parent(cfg)
+    data: SegmentationDataModule = make(node, "data")
+    return data
+
+
+def make_terms(loss: DictConfig) -> dict[str, Term]:
+    """Build the terms whose weight is not 0.
+
+    Raises:
+        ConfigError: for a weight that is no number or negative, or an option that a term refuses.
+    """
+    terms: dict[str, Term] = {}
+    for name, node in loss.items():
+        if not isinstance(node, DictConfig):
+            continue
+        weight = loss[f"{name}_weight"]
+        if not isinstance(weight, int | float) or isinstance(weight, bool):
+            raise ConfigError(f"loss.{name}_weight must be a number, got '{weight}'")
+        if not 0 <= weight < float("inf"):
+            raise ConfigError(f"loss.{name}_weight must be a finite number >= 0, got {weight}")
+        if weight > 0:
+            terms[str(name)] = make(node, f"loss.{name}")
+    return terms
+
+
+def make_student(cfg: DictConfig) -> Segmenter:
+    """Build the student, with the weights that the configuration asks for."""
+    student: Segmenter = make(cfg.student, "student")
+    return student
+
+
+def load_teacher(checkpoint: str, cfg: DictConfig, data: SegmentationDataModule) -> FrozenTeacher:
+    """Build the teacher of `cfg.teacher.model` with the weights of a run of this program.
+
+    Raises:
+        CheckpointError: if the file is unusable, of another network, or of other classes than the data.
+    """
+    saved = read_checkpoint(checkpoint)
+    _check_classes(saved, data)
+    node = OmegaConf.merge(cfg.teacher.model, BARE)
+    node._set_parent(cfg.teacher)
+    network: Segmenter = make(node, "teacher.model")
+    saved.load_into(network, "teacher")
+    return FrozenTeacher(network, {"path": str(checkpoint), "sha256": saved.sha256})
+
+
+def _check_classes(saved: Saved, data: SegmentationDataModule) -> None:
+    theirs = saved.class_names
+    if theirs is not None and len(theirs) != data.num_classes:
+        raise CheckpointError(
+            f"'{saved.path}' was trained for {len(theirs)} classes, data={data.name} has {data.num_classes} "
+            "(data.num_classes); take a teacher of this data set"
+        )
+    if theirs is not None and theirs != data.class_names:
+        differ = next((a, b) for a, b in zip(theirs, data.class_names, strict=True) if a != b)
+        raise CheckpointError(
+            f"'{saved.path}' was trained for other classes than data={data.name}: "
+            f"'{differ[0]}' stands where the data has '{differ[1]}'"
+        )
+
+
+def student_from(saved: Saved) -> Segmenter:
+    """Rebuild the student of a checkpoint, ready to predict.
+
+    Raises:
+        CheckpointError: if the checkpoint's configuration names anything outside this program.
+    """
+    node = dict(saved.config("student"))
+    refuse_foreign(node, saved.path)
+    network: Segmenter = make(OmegaConf.create({**node, **BARE}), "student")
+    saved.load_into(network, "student")
+    return network.eval()
+
+
+def data_from(saved: Saved, root: str | None, **changes: Any) -> SegmentationDataModule:
+    """Rebuild the data module of a checkpoint, by option at another place."""
+    node = {k: v for k, v in saved.config("data").items() if k != "recipe"}
+    refuse_foreign({**node, "augment": None}, saved.path)
+    if root is not None and "root" in node:
+        node["root"] = root
+    data: SegmentationDataModule = make(OmegaConf.create({**node, "augment": None, **changes}), "data")
+    return data
+
+
+def refuse_foreign(node: Any, path: Path) -> None:
+    """Refuse a stored configuration that would call anything but this program's networks and data sets.
+
+    A configuration is code: its `_target_` is called. One that lies in a checkpoint may be a stranger's.
+    """
+    if isinstance(node, Mapping):
+        target = node.get("_target_")
+        if target is not None and not str(target).startswith(OWN_NAMESPACE):
+            raise CheckpointError(f"'{path}': its configuration would call '{target}', which is not of this program")
+        for child in node.values():
+            refuse_foreign(child, path)
+    elif isinstance(node, list | tuple):
+        for child in node:
+            refuse_foreign(child, path)
+    elif isinstance(node, str) and "${" in node:
+        raise CheckpointError(f"'{path}': its configuration holds the expression '{node}'; only plain values are read")

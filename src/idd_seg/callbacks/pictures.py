@@ -1,0 +1,63 @@
+"""Predictions on held-out images, drawn after each validation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from idd_seg.data.base import SegmentationDataModule
+from idd_seg.module import Distiller
+from idd_seg.pictures import colourise, sample_rows, save
+from idd_seg.types import Batch
+
+
+class Pictures(L.Callback):
+    """Writes `pictures/predictions.png` in the run folder: image, truth, teacher (if any) and student.
+
+    Args:
+        count: number of held-out images.
+    """
+
+    def __init__(self, run_dir: str, count: int = 4) -> None:
+        self.path = Path(run_dir) / "pictures" / "predictions.png"
+        self.count = count
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if trainer.is_global_zero and isinstance(pl_module, Distiller) and isinstance(data, SegmentationDataModule):
+            save(_draw(pl_module, data, self.count), self.path)
+
+
+@torch.no_grad()
+def _draw(module: Distiller, data: SegmentationDataModule, count: int) -> Any:
+    networks = {"teacher": module.teacher, "student": module.student}
+    columns: list[list[Any]] = []
+    dataset = data.dataset("val")
+    was_training = module.training
+    module.eval()
+    for index in range(min(count, len(dataset))):
+        sample = dataset[(0, index)]
+        batch = Batch(sample.image[None].to(module.device), sample.label[None], sample.box[None], [sample.name])
+        image = data.on_after_batch_transfer(batch, 0).image
+        shown = F.interpolate(sample.image[None].float(), size=sample.label.shape, mode="bilinear")[0]
+        column = [shown.permute(1, 2, 0).byte().numpy(), colourise(sample.label.numpy(), data.palette)]
+        column += [
+            colourise(predict(net(image).logits, sample.label.shape).cpu().numpy()[0], data.palette)
+            for net in networks.values()
+            if net is not None
+        ]
+        columns.append(column)
+    module.train(was_training)
+    names = ["image", "truth", *(name for name, net in networks.items() if net is not None)]
+    rows = [(name, [column[i] for column in columns]) for i, name in enumerate(names)]
+    return sample_rows(rows, data.class_names, data.palette)
+
+
+def predict(logits: Tensor, size: torch.Size) -> Tensor:
+    """(N, K, h, w) logits -> (N, *size) class ids."""
+    return F.interpolate(logits.float(), size=size[-2:], mode="bilinear", align_corners=False).argmax(1)

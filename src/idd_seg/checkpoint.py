@@ -1,0 +1,101 @@
+"""Reading the checkpoints of this program, which a stranger may have written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from idd_seg.errors import CheckpointError
+from idd_seg.models.weights import check_weight_path, read_weights
+
+KEY = "idd_seg"  # our own entry in a Lightning checkpoint
+FORMAT = 1
+STUDENT = "student."  # where the student stands in the state of the LightningModule
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint, read without executing anything in it."""
+
+    path: Path
+    weights: Mapping[str, Tensor]
+    card: Mapping[str, Any]
+    sha256: str
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Names of the classes it was trained for, if it says so."""
+        names = self.card.get("class_names")
+        return [str(name) for name in names] if isinstance(names, list) else None
+
+    def config(self, group: str) -> Mapping[str, Any]:
+        """Return a group of the configuration that the checkpoint was trained with.
+
+        Raises:
+            CheckpointError: if it has none.
+        """
+        config = self.card.get("config")
+        node = config.get(group) if isinstance(config, Mapping) else None
+        if not isinstance(node, Mapping):
+            raise CheckpointError(f"'{self.path}' does not say what its {group} was; was it written by idd_seg.train?")
+        return node
+
+    def load_into(self, network: nn.Module, what: str) -> None:
+        """Load the student's weights into a network that only predicts: without auxiliary head.
+
+        Raises:
+            CheckpointError: that names the first differences, if the network is another one.
+        """
+        ours = {
+            k.removeprefix(STUDENT): v
+            for k, v in self.weights.items()
+            if k.startswith(STUDENT) and not k.startswith(f"{STUDENT}auxiliary.")
+        }
+        problems = _differences(ours, network.state_dict())
+        if problems:
+            more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+            raise CheckpointError(
+                f"'{self.path}' is of another network than the {what}: {'; '.join(problems[:3])}{more}"
+            )
+        network.load_state_dict(ours)
+
+
+def _differences(ours: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    problems = [f"{k} is missing" for k in expected if k not in ours]
+    problems += [f"{k} is not known" for k in ours if k not in expected]
+    problems += [
+        f"{k} is {tuple(ours[k].shape)} instead of {tuple(v.shape)}"
+        for k, v in expected.items()
+        if k in ours and ours[k].shape != v.shape
+    ]
+    return problems
+
+
+def read_checkpoint(path: Path | str) -> Saved:
+    """Read a checkpoint of `idd_seg.train`; only tensors and plain values are ever accepted.
+
+    Raises:
+        CheckpointError: if the file is missing, a URL, damaged, hostile, or not of this program.
+    """
+    found = check_weight_path(path)
+    content = read_weights(found)
+    card, weights = content.get(KEY), content.get("state_dict")
+    if not isinstance(card, Mapping) or not isinstance(weights, Mapping):
+        raise CheckpointError(f"'{found}' is not a checkpoint of idd_seg.train")
+    if card.get("format") != FORMAT:
+        raise CheckpointError(f"'{found}' has format {card.get('format')}; this program reads format {FORMAT}")
+    return Saved(found, weights, card, file_hash(found))
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,111 @@
+"""Augmentation that touches only the pixels it needs, and remembers where they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from idd_seg.data.source import UInt8
+from idd_seg.errors import ConfigError
+
+
+class Window(NamedTuple):
+    """A part of a photograph (it may reach beyond it), and the size and direction in which it is shown."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    out_height: int
+    out_width: int
+    flip: bool
+
+    def box(self, height: int, width: int) -> NDArray[np.float32]:
+        """Return left, top, right, bottom as fractions of the photograph; left and right exchanged when mirrored."""
+        left, right = self.left / width, (self.left + self.width) / width
+        if self.flip:
+            left, right = right, left
+        return np.array([left, self.top / height, right, (self.top + self.height) / height], np.float32)
+
+
+def whole(height: int, width: int, scale: float) -> Window:
+    """Return the window of a whole photograph, shown at `scale`."""
+    return Window(0, 0, height, width, max(1, round(height * scale)), max(1, round(width * scale)), False)
+
+
+class Augmentation:
+    """Random scale, crop, mirror and, by option, photometric transforms.
+
+    Args:
+        crop: (height, width) of the result in pixels; None keeps the whole photograph.
+        scale: range of the random scale, relative to `data.image_scale`.
+        flip: probability of mirroring left and right.
+        photometric: albumentations transforms that keep every pixel in its place.
+
+    Raises:
+        ConfigError: for a value out of range.
+    """
+
+    def __init__(
+        self,
+        crop: Sequence[int] | None = None,
+        scale: Sequence[float] = (1.0, 1.0),
+        flip: float = 0.0,
+        photometric: Sequence[Any] | None = None,
+    ) -> None:
+        if crop is not None and (len(crop) != 2 or min(crop) < 1):
+            raise ConfigError(f"data.augment.crop must be [height, width] in pixels or null, got {list(crop)}")
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+            raise ConfigError(f"data.augment.scale must be [low, high] with 0 < low <= high, got {list(scale)}")
+        if not 0 <= flip <= 1:
+            raise ConfigError(f"data.augment.flip is a probability, 0 to 1, got {flip}")
+        self.crop = None if crop is None else (int(crop[0]), int(crop[1]))
+        self.scale, self.flip = (float(scale[0]), float(scale[1])), float(flip)
+        self.photometric = _compose(photometric) if photometric else None
+
+    def window(self, rng: Generator, height: int, width: int, image_scale: float) -> Window:
+        """Choose a part of a photograph of (height, width), before a single pixel is scaled."""
+        scale = image_scale * rng.uniform(*self.scale)
+        flip = bool(rng.random() < self.flip)
+        if self.crop is None:
+            return whole(height, width, scale)._replace(flip=flip)
+        rows, columns = max(1, round(self.crop[0] / scale)), max(1, round(self.crop[1] / scale))
+        top = int(rng.integers(max(0, height - rows) + 1))
+        left = int(rng.integers(max(0, width - columns) + 1))
+        return Window(top, left, rows, columns, *self.crop, flip)
+
+    def recolour(self, image: UInt8, seed: int) -> UInt8:
+        """Apply the photometric transforms; the result depends on image and seed alone."""
+        if self.photometric is None:
+            return image
+        self.photometric.set_random_seed(seed)
+        return self.photometric(image=image)["image"]  # type: ignore[no-any-return]
+
+
+def _compose(transforms: Sequence[Any]) -> Any:
+    import albumentations
+
+    return albumentations.Compose(list(transforms))
+
+
+def show(picture: UInt8, window: Window, interpolation: int, fill: Sequence[int]) -> UInt8:
+    """Cut, scale and mirror; what lies beyond the photograph is filled.
+
+    Args:
+        picture: (H, W) or (H, W, 3).
+        fill: one value a channel.
+    """
+    part = picture[window.top : window.top + window.height, window.left : window.left + window.width]
+    height = max(1, round(part.shape[0] * window.out_height / window.height))
+    width = max(1, round(part.shape[1] * window.out_width / window.width))
+    if part.shape[:2] != (height, width):
+        part = cv2.resize(part, (width, height), interpolation=interpolation)
+    below, right = window.out_height - height, window.out_width - width
+    if below > 0 or right > 0:
+        part = cv2.copyMakeBorder(part, 0, max(0, below), 0, max(0, right), cv2.BORDER_CONSTANT, value=list(fill))
+    return np.ascontiguousarray(part[:, ::-1] if window.flip else part)

@@ -1,0 +1,21 @@
+"""`data=camvid`: street scenes, in the folders of the public SegNet release."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from idd_seg.data.base import SegmentationDataModule
+from idd_seg.data.files import PairSource, pair_by_name, require_folder
+
+
+class CamVid(SegmentationDataModule):
+    """Pairs `<root>/<split>/NAME.{png,jpg}` and `<root>/<split>annot/NAME.png`."""
+
+    def __init__(self, root: str, **common: Any) -> None:
+        super().__init__(**common)
+        self.root = Path(root).expanduser()
+
+    def make_source(self, split: str) -> PairSource:
+        require_folder(self.root, "CamVid: train/, trainannot/, val/, valannot/")
+        return PairSource(pair_by_name(self.root / split, self.root / f"{split}annot"))

@@ -1,0 +1,62 @@
+"""`data=shapes`: scenes generated in the workers, nothing on disk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from idd_seg.data.base import SegmentationDataModule
+from idd_seg.data.scene import draw_scene
+from idd_seg.data.source import Item
+from idd_seg.errors import ConfigError
+
+SPLITS = ("train", "val", "test")
+
+
+class ShapesSource:
+    """Scenes that depend on (seed, split, index) alone.
+
+    Args:
+        split: `train`, `val` or `test`; each has scenes of its own.
+        length: number of scenes.
+        size: (height, width) in pixels, at least 32 a side.
+
+    Raises:
+        ConfigError: for a size or length out of range.
+    """
+
+    def __init__(self, seed: int, split: str, length: int, size: tuple[int, int]) -> None:
+        if min(size) < 32:
+            raise ConfigError(f"data.size: scenes need at least 32 pixels a side, got {list(size)}")
+        if length < 1:
+            raise ConfigError(f"data.{split}_length must be at least 1, got {length}")
+        self.seed, self.split, self.length, self.size = seed, split, length, size
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Item:
+        rng = np.random.default_rng([self.seed, SPLITS.index(self.split), index])
+        image, label = draw_scene(rng, *self.size)
+        return Item(image, label, f"shapes:{self.seed}/{self.split}/{index}")
+
+
+class Shapes(SegmentationDataModule):
+    """Generated scenes of any size and number; see docs/shapes.md."""
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        scene_seed: int,
+        train_length: int,
+        val_length: int,
+        test_length: int,
+        **common: Any,
+    ) -> None:
+        super().__init__(**common)
+        self.size, self.scene_seed = (int(size[0]), int(size[1])), scene_seed
+        self.lengths = {"train": train_length, "val": val_length, "test": test_length}
+
+    def make_source(self, split: str) -> ShapesSource:
+        return ShapesSource(self.scene_seed, split, self.lengths[split], self.size)

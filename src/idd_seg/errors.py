@@ -1,0 +1,45 @@
+"""Errors that are the user's to mend: each says what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake in the input (option, file, data). Shown as one message, without a stack trace."""
+
+
+class ConfigError(UserError):
+    """An option that is unknown, contradictory or out of range."""
+
+
+class DataError(UserError):
+    """A data set, an image or a label that can't be used."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint or weight file that is missing, damaged, hostile or of another network."""
+
+
+class NonFiniteError(UserError):
+    """A loss that is NaN or infinite."""
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` for the nearest known name, or an empty string."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def message_of(error: BaseException) -> str:
+    """Return the message alone, also when a loader's worker wrapped it in its own stack trace.
+
+    PyTorch re-raises a worker's exception with the worker's traceback as text; the last line of it that names
+    the exception's class starts the message.
+    """
+    text = str(error)
+    marker = f"{type(error).__name__}: "
+    if "Original Traceback" in text and marker in text:
+        text = text.rsplit(marker, 1)[1]
+    return text.strip()

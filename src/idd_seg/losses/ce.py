@@ -1,0 +1,51 @@
+"""Cross-entropy against the ground truth, with the auxiliary head's share."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from idd_seg.losses.grid import as_float32, resize_like
+from idd_seg.losses.term import Term
+from idd_seg.types import Batch, Outputs
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, *, ignore_index: int = 255) -> Tensor:
+    """Mean cross-entropy over the pixels that count, at the labels' resolution.
+
+    Args:
+        logits: (N, K, h, w), brought to (H, W) bilinearly.
+        labels: (N, H, W) int64 in 0..K-1, or `ignore_index`.
+
+    Returns:
+        A scalar in float32; exactly zero, with a gradient path, where every pixel is ignored.
+    """
+    logits = resize_like(as_float32(logits), labels.shape[-2:])
+    total = F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="sum")
+    return total / (labels != ignore_index).sum().clamp(min=1)
+
+
+class CrossEntropy(Term):
+    """`cross_entropy` of the student's logits plus `auxiliary` times that of its auxiliary head (0.4 in PSPNet).
+
+    Raises:
+        ValueError: if the weight or `auxiliary` is negative.
+    """
+
+    needs_teacher: ClassVar[bool] = False
+
+    def __init__(self, weight: float = 1.0, auxiliary: float = 0.4, ignore_index: int = 255) -> None:
+        super().__init__(weight)
+        if auxiliary < 0:
+            raise ValueError(f"auxiliary must be >= 0, got {auxiliary}")
+        self.auxiliary = float(auxiliary)
+        self.ignore_index = ignore_index
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
+        loss = cross_entropy(student.logits, batch.label, ignore_index=self.ignore_index)
+        if student.auxiliary is not None and self.auxiliary:
+            side = cross_entropy(student.auxiliary, batch.label, ignore_index=self.ignore_index)
+            loss = loss + self.auxiliary * side
+        return loss

@@ -1,0 +1,39 @@
+"""Bringing tensors of different precision and resolution together."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def as_float32(x: Tensor) -> Tensor:
+    """Return `x` in float32; float64 stays, so that gradients can be checked."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def nearest_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Sample labels (N, H, W) on a coarser or finer grid (N, *size) without ever mixing class ids.
+
+    Row i of the grid reads row floor(i * H / h): where a strided convolution is centred.
+    """
+    height, width = labels.shape[-2:]
+    if (height, width) == tuple(size):
+        return labels
+    rows = torch.arange(size[0], device=labels.device) * height // size[0]
+    columns = torch.arange(size[1], device=labels.device) * width // size[1]
+    return labels[:, rows[:, None], columns]
+
+
+def resize_like(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bring a feature map (N, C, h, w) to `size` bilinearly; returned as it is when it fits already."""
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
+    """Mean of `values` where `valid`; exactly zero, with a gradient path, where nothing is valid."""
+    valid = valid.expand_as(values)
+    total = torch.where(valid, values, values.new_zeros(())).sum()
+    return total / valid.sum().clamp(min=1)

@@ -1,0 +1,158 @@
+"""Position information distillation: the student's features must tell the same place as the teacher's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from idd_seg.losses.grid import as_float32, masked_mean, resize_like
+from idd_seg.losses.nodes import check_choice
+from idd_seg.losses.position_maps import TARGETS, whole_image_box
+from idd_seg.losses.reader import PositionReader, fit_step, frozen_reader, load_reader
+from idd_seg.losses.term import Term, require_tap, teacher_of
+from idd_seg.types import Batch, Outputs
+
+COORDINATES = ("image", "crop")
+
+
+def reading_distance(student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
+    """Mean squared difference of two readings (N, T, h, w) in [0, 1] where `valid` (N, 1, h, w); zero where nothing is."""
+    return masked_mean((student - teacher.detach()).square(), valid)
+
+
+class Position(Term):
+    """The student's features, read by the teacher's position reader, are pulled to the teacher's reading.
+
+    The reader learns to predict absolute position from the frozen teacher's features by its own optimizer steps inside the run.
+    Its weights are held fixed while it reads the student, whose maps pass through 1 x 1 adapters where widths differ; the
+    adapters are trained with the student and are no part of it. After the idea of Zhang, Zhou and Tu, IJCAI 2022; reader and targets
+    follow Islam, Jia and Bruce, "How much position information do convolutional neural networks encode?", ICLR 2020.
+
+    Args:
+        taps: names of the feature maps, brought to the first one's grid and concatenated.
+        targets: names of the maps that the reader predicts; see `position_maps`.
+        coordinates: `image`, place in the original photograph; `crop`, place in the crop.
+        depth, padding: of the reader; see `PositionReader`.
+        reader_lr: step size of the reader's Adam.
+        reader_steps: optimizer steps of the reader per training step; 0 holds a loaded reader fixed.
+        reader_weights: file that `keep` wrote in an earlier run with the same teacher and reader.
+        warmup_steps: training steps in which the reader alone learns and the term is zero.
+
+    Raises:
+        ValueError: for an option out of range, or a tap that a network does not give.
+    """
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        taps: Sequence[str] = ("head",),
+        targets: Sequence[str] = ("horizontal", "vertical"),
+        coordinates: str = "image",
+        depth: int = 1,
+        padding: int = 0,
+        reader_lr: float = 1e-2,
+        reader_steps: int = 1,
+        reader_weights: str | None = None,
+        warmup_steps: int = 100,
+    ) -> None:
+        super().__init__(weight)
+        check_choice("coordinates", coordinates, COORDINATES)
+        for target in targets:
+            check_choice("targets", target, TARGETS)
+        if not taps or not targets:
+            raise ValueError("position needs at least one tap and one target")
+        if reader_steps < 0 or warmup_steps < 0 or not reader_lr > 0:
+            raise ValueError("reader_steps and warmup_steps must be >= 0, reader_lr > 0")
+        self.taps, self.targets, self.coordinates = tuple(taps), tuple(targets), coordinates
+        self.depth, self.padding = depth, padding
+        self.reader_lr, self.reader_steps, self.warmup_steps = reader_lr, reader_steps, warmup_steps
+        self.reader_weights = reader_weights
+        self.reader: PositionReader
+        self.adapters = nn.ModuleDict()
+        self.optimizer: torch.optim.Optimizer
+        self.steps: Tensor
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def bind(self, student_channels: Mapping[str, int], teacher_channels: Mapping[str, int]) -> None:
+        for tap in self.taps:
+            require_tap(student_channels, tap, "position")
+            require_tap(teacher_channels, tap, "position")
+            if student_channels[tap] != teacher_channels[tap]:
+                self.adapters[tap] = nn.Conv2d(student_channels[tap], teacher_channels[tap], 1)
+        channels = sum(teacher_channels[tap] for tap in self.taps)
+        self.reader, self.optimizer = frozen_reader(
+            channels, self.targets, self.depth, self.padding, self.reader_lr
+        )
+        if self.reader_weights is not None:
+            load_reader(self.reader, self.reader_weights)
+
+    def train(self, mode: bool = True) -> Position:
+        """Set the mode of the adapters; the reader is in evaluation mode outside its own steps."""
+        super().train(mode)
+        if hasattr(self, "reader"):
+            self.reader.eval()
+        return self
+
+    def _maps(self, outputs: Outputs, *, adapt: bool) -> Tensor:
+        maps = [as_float32(outputs.features[tap]) for tap in self.taps]
+        if adapt:
+            maps = [
+                self.adapters[tap](x) if tap in self.adapters else x for tap, x in zip(self.taps, maps, strict=True)
+            ]
+        size = (maps[0].shape[-2], maps[0].shape[-1])
+        return torch.cat([resize_like(x, size) for x in maps], dim=1)
+
+    def _truth(self, batch: Batch, size: torch.Size) -> tuple[Tensor, Tensor]:
+        box = batch.box if self.coordinates == "image" else whole_image_box(len(batch.box), batch.box.device)
+        return self.reader.truth(box, (size[-2], size[-1]))
+
+    def update(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> None:
+        features = self._maps(teacher_of(teacher, self), adapt=False)
+        maps, valid = self._truth(batch, features.shape)
+        for _ in range(self.reader_steps):
+            fit_step(self.reader, self.optimizer, features, maps, valid)
+        self.steps += 1
+
+    def readings(self, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
+        """Return what the reader reads from the student and from the teacher, both (N, T, h, w) in [0, 1]."""
+        target = self._maps(teacher, adapt=False)
+        ours = resize_like(self._maps(student, adapt=True), (target.shape[-2], target.shape[-1]))
+        with torch.no_grad():
+            theirs = self.reader(target)
+        return self.reader(ours), theirs
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
+        theirs = teacher_of(teacher, self)
+        ours, reading = self.readings(student, theirs)
+        _, valid = self._truth(batch, theirs.features[self.taps[0]].shape)
+        loss = reading_distance(ours, reading, valid)
+        # The factor is a tensor: a Python condition would wait for the device.
+        return loss * (self.steps > self.warmup_steps).to(loss.dtype) if self.training else loss
+
+    def measure(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
+        """Return the reader's mean squared error against the true place, from student and from teacher."""
+        theirs = teacher_of(teacher, self)
+        ours, reading = self.readings(student, theirs)
+        maps, valid = self._truth(batch, theirs.features[self.taps[0]].shape)
+        return {
+            "mse_student": masked_mean((ours - maps).square(), valid),
+            "mse_teacher": masked_mean((reading - maps).square(), valid),
+        }
+
+    def keep(self, folder: Path) -> None:
+        """Write the reader as `position_reader.safetensors`."""
+        save_file(self.reader.state_dict(), folder / "position_reader.safetensors")
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return the reader's optimizer, so that it is saved with the term."""
+        return self.optimizer.state_dict() if hasattr(self, "optimizer") else {}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore the reader's optimizer."""
+        if state:
+            self.optimizer.load_state_dict(state)

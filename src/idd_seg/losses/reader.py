@@ -1,0 +1,117 @@
+"""A small network that reads absolute position from feature maps alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from idd_seg.losses.grid import as_float32, masked_mean
+from idd_seg.losses.position_maps import position_maps
+
+
+class PositionReader(nn.Module):
+    """Convolutions, BatchNorm and a sigmoid, as PosENet (Islam, Jia and Bruce, ICLR 2020).
+
+    Args:
+        channels: width C of the (concatenated) feature maps.
+        targets: names of the maps to predict; see `position_maps`.
+        depth: number of 3 x 3 convolutions; all but the last are `width` wide.
+        padding: 0 or 1. With 0 each convolution takes a border of one cell; zero padding would itself tell the position.
+
+    Raises:
+        ValueError: if depth < 1 or padding is neither 0 nor 1.
+    """
+
+    def __init__(self, channels: int, targets: Sequence[str], depth: int = 1, padding: int = 0, width: int = 64) -> None:
+        super().__init__()
+        if depth < 1:
+            raise ValueError(f"depth must be >= 1, got {depth}")
+        if padding not in (0, 1):
+            raise ValueError(f"padding must be 0 or 1, got {padding}")
+        self.targets = tuple(targets)
+        self.border = depth * (1 - padding)
+        widths = [channels, *[width] * (depth - 1), len(self.targets)]
+        layers: list[nn.Module] = []
+        for i, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+            layers += [nn.Conv2d(before, after, 3, padding=padding, bias=False), nn.BatchNorm2d(after)]
+            layers.append(nn.Sigmoid() if i == depth - 1 else nn.ReLU(inplace=True))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Read (N, C, h, w) -> (N, T, h - 2 border, w - 2 border) in [0, 1].
+
+        Raises:
+            ValueError: if the map is too small for a convolution without padding.
+        """
+        if min(features.shape[-2:]) <= 2 * self.border:
+            raise ValueError(
+                f"a feature map of {features.shape[-2]} x {features.shape[-1]} is too small for the position reader; "
+                "take larger crops, or loss.position.padding=1"
+            )
+        return self.layers(as_float32(features))  # type: ignore[no-any-return]
+
+    def truth(self, box: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Return the maps to predict for features of `size`, and where they are valid, both cut to the reading."""
+        maps, inside = position_maps(box, size, self.targets)
+        border = self.border
+        cut = (slice(border, size[0] - border), slice(border, size[1] - border))
+        return maps[..., cut[0], cut[1]], inside[..., cut[0], cut[1]]
+
+
+def fit_step(
+    reader: PositionReader, optimizer: torch.optim.Optimizer, features: Tensor, maps: Tensor, valid: Tensor
+) -> Tensor:
+    """One optimizer step of the reader on fixed features; return its mean squared error before the step.
+
+    The reader's parameters have no gradient outside this function, so that no other loss can ever train it. With several
+    processes the gradients are averaged over them.
+    """
+    parameters = list(reader.parameters())
+    reader.train()
+    with torch.enable_grad():
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        try:
+            loss = masked_mean((reader(features.detach()) - maps).square(), valid)
+            gradients = torch.autograd.grad(loss, parameters)
+        finally:
+            for parameter in parameters:
+                parameter.requires_grad_(False)
+            reader.eval()
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = _averaged(gradient)
+    optimizer.step()
+    for parameter in parameters:
+        parameter.grad = None
+    return loss.detach()
+
+
+def _averaged(gradient: Tensor) -> Tensor:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(gradient)
+        gradient /= torch.distributed.get_world_size()
+    return gradient
+
+
+def frozen_reader(
+    channels: int, targets: Sequence[str], depth: int, padding: int, lr: float
+) -> tuple[PositionReader, torch.optim.Optimizer]:
+    """Build a reader whose parameters only `fit_step` moves, with its Adam optimizer."""
+    reader = PositionReader(channels, targets, depth, padding).requires_grad_(False).eval()
+    return reader, torch.optim.Adam(reader.parameters(), lr=lr)
+
+
+def load_reader(reader: PositionReader, path: str) -> None:
+    """Load a reader's weights from a safetensors file.
+
+    Raises:
+        ValueError: if the file can't be read, or is of another reader.
+    """
+    try:
+        reader.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ValueError(f"reader_weights '{path}' can't be loaded: {str(error).splitlines()[0]}") from error

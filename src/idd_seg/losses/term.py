@@ -1,0 +1,65 @@
+"""The base of every distillation loss callback."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from idd_seg.types import Batch, Outputs
+
+
+class Term(nn.Module):
+    """One summand of the training loss, called by the Distiller at every step.
+
+    A subclass implements `forward` by a pure function of tensors. Whatever it must learn beside the student (an adapter)
+    is a plain submodule and is trained with the student; whatever it trains by itself (a reader, a discriminator) has
+    `requires_grad=False` parameters and takes its own optimizer steps in `update`.
+
+    Args:
+        weight: factor of the term in the loss, finite and >= 0.
+
+    Raises:
+        ValueError: if the weight is negative or not finite.
+    """
+
+    needs_teacher: ClassVar[bool] = True
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        if not math.isfinite(weight) or weight < 0:
+            raise ValueError(f"weight must be a finite number >= 0, got {weight}")
+        self.weight = float(weight)
+
+    def bind(self, student_channels: Mapping[str, int], teacher_channels: Mapping[str, int]) -> None:
+        """Build what depends on the widths of the feature maps, once, before the optimizer exists."""
+
+    def update(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> None:
+        """Take the term's own optimizer steps; called before `forward` at every training step."""
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
+        """Return the unweighted loss, a scalar in float32."""
+        raise TypeError(f"{type(self).__name__} does not implement forward")
+
+    def measure(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
+        """Return scalars that tell, on held-out images, whether the term reaches its aim."""
+        return {}
+
+    def keep(self, folder: Path) -> None:
+        """Write what a later run may load (a trained reader) into the run folder."""
+
+
+def require_tap(taps: Mapping[str, object], tap: str, owner: str) -> None:
+    """Raise a ValueError that names the feature maps at hand if `tap` is not among them."""
+    if tap not in taps:
+        raise ValueError(f"{owner}: unknown tap '{tap}'; the network gives {', '.join(taps)}")
+
+
+def teacher_of(outputs: Outputs | None, term: Term) -> Outputs:
+    """Return the teacher's outputs, or raise a ValueError that names the term that lacks them."""
+    if outputs is None:
+        raise ValueError(f"{type(term).__name__} needs a teacher, and there is none")
+    return outputs

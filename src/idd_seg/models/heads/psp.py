@@ -1,0 +1,45 @@
+"""Pyramid pooling: H. Zhao et al., "Pyramid scene parsing network", CVPR 2017."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from idd_seg.models.layers import conv_bn_relu
+
+
+class PSPHead(nn.Module):
+    """The last level, its means over grids of `bins` cells a side, and a 3 x 3 convolution over all of them.
+
+    Args:
+        channels: widths of the backbone's levels; the last one is read.
+        strides: their strides (not used here; heads are built alike).
+        width: width of the head's map; a quarter of the last level by default.
+        bins: grids of the pyramid.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        width: int | None = None,
+        bins: Sequence[int] = (1, 2, 3, 6),
+    ) -> None:
+        super().__init__()
+        last = channels[-1]
+        self.channels = width or last // 4
+        self.branches = nn.ModuleList(
+            nn.Sequential(nn.AdaptiveAvgPool2d(bin), conv_bn_relu(last, max(1, last // len(bins)))) for bin in bins
+        )
+        self.fuse = conv_bn_relu(last + len(bins) * max(1, last // len(bins)), self.channels, kernel=3)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Four maps -> (N, channels, h, w) on the last one's grid."""
+        x = maps[-1]
+        pooled = [
+            F.interpolate(branch(x), size=x.shape[-2:], mode="bilinear", align_corners=False) for branch in self.branches
+        ]
+        return self.fuse(torch.cat([x, *pooled], dim=1))  # type: ignore[no-any-return]

@@ -1,0 +1,86 @@
+"""A segmentation network: backbone, head, classifier, and an auxiliary head for training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from idd_seg.errors import ConfigError
+from idd_seg.models.backbone import Backbone
+from idd_seg.models.layers import conv_bn_relu
+from idd_seg.types import Outputs
+
+
+class HeadFactory(Protocol):
+    """A head without its widths: the backbone is asked for them."""
+
+    def __call__(self, channels: Sequence[int], strides: Sequence[int]) -> nn.Module: ...
+
+
+class Segmenter(nn.Module):
+    """Logits and feature maps of an image.
+
+    Args:
+        backbone: a timm model's name.
+        head: builds the head from the backbone's widths and strides; the head has an attribute `channels`.
+        num_classes: K.
+        output_stride, options, pretrained, weights: see `Backbone`.
+        auxiliary: give the third level a classifier of its own, used in training alone.
+        dropout: share of the head's channels left out before the classifier in training.
+
+    Raises:
+        ConfigError: for an unknown backbone or option, or fewer than two classes.
+        CheckpointError: if weights are asked for and can't be had.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        head: HeadFactory,
+        num_classes: int,
+        output_stride: int = 8,
+        options: Mapping[str, Any] | None = None,
+        pretrained: bool = False,
+        weights: str | None = None,
+        auxiliary: bool = True,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise ConfigError(f"num_classes must be at least 2, got {num_classes}")
+        self.num_classes = num_classes
+        self.backbone = Backbone(backbone, output_stride, options, pretrained, weights)
+        self.head = head(self.backbone.channels, self.backbone.strides)
+        self.classifier = _classifier(self.head.channels, num_classes, dropout)
+        self.auxiliary: nn.Module | None = None
+        if auxiliary:
+            level = self.backbone.channels[-2]
+            width = max(8, level // 4)
+            self.auxiliary = nn.Sequential(
+                conv_bn_relu(level, width, kernel=3), _classifier(width, num_classes, dropout)
+            )
+
+    @property
+    def channels(self) -> dict[str, int]:
+        """Width of each feature map, by its name in `Outputs.features`."""
+        widths = {f"stage{i + 1}": width for i, width in enumerate(self.backbone.channels)}
+        return {**widths, "head": self.head.channels}
+
+    def forward(self, image: Tensor) -> Outputs:
+        """(N, 3, H, W) float, normalised -> logits (N, K, h, w) and the maps named in `channels`."""
+        maps = self.backbone(image)
+        head = self.head(maps)
+        features = {f"stage{i + 1}": x for i, x in enumerate(maps)}
+        auxiliary = self.auxiliary(maps[-2]) if self.training and self.auxiliary is not None else None
+        return Outputs(self.classifier(head), {**features, "head": head}, auxiliary)
+
+
+def _classifier(channels: int, num_classes: int, dropout: float) -> nn.Module:
+    return nn.Sequential(nn.Dropout2d(dropout), nn.Conv2d(channels, num_classes, 1))
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of parameters that the network needs to predict: the auxiliary head is not counted."""
+    return sum(p.numel() for name, p in model.named_parameters() if not name.startswith("auxiliary."))

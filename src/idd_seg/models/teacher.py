@@ -1,0 +1,44 @@
+"""A teacher that stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from idd_seg.types import Outputs
+
+
+class FrozenTeacher(nn.Module):
+    """A network without gradient, always in evaluation mode, that no checkpoint ever holds.
+
+    Args:
+        network: gives `Outputs`, and the widths of its features as `channels`.
+        source: path and hash of its weights, noted in checkpoints in the teacher's place.
+    """
+
+    def __init__(self, network: nn.Module, source: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False).eval()
+        self.source = dict(source or {})
+
+    @property
+    def channels(self) -> dict[str, int]:
+        """Width of each feature map, by its name."""
+        return self.network.channels  # type: ignore[no-any-return, return-value]
+
+    def train(self, mode: bool = True) -> FrozenTeacher:
+        """Stay in evaluation mode: BatchNorm statistics and dropout included."""
+        return super().train(False)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return nothing: the teacher is named by path and hash, and put back when a run goes on."""
+        destination: dict[str, Any] = kwargs.get("destination", args[0] if args else {})
+        return destination if destination is not None else {}
+
+    @torch.no_grad()
+    def forward(self, image: Tensor) -> Outputs:
+        """(N, 3, H, W) -> the network's outputs, without gradient."""
+        return self.network(image)  # type: ignore[no-any-return]

@@ -1,0 +1,157 @@
+"""The LightningModule: a student, a frozen teacher, and the terms that connect them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from idd_seg.checkpoint import FORMAT, KEY
+from idd_seg.errors import ConfigError, NonFiniteError
+from idd_seg.losses.term import Term
+from idd_seg.metrics import ConfusionMatrix, Scores, scores
+from idd_seg.models.segmenter import Segmenter
+from idd_seg.models.teacher import FrozenTeacher
+from idd_seg.types import Batch, Outputs
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+SchedulerFactory = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
+
+
+class Distiller(L.LightningModule):
+    """Trains a student by the weighted sum of its terms.
+
+    Logs every term raw (`train/<term>`) and weighted (`train/<term>_weighted`), their sum (`train/loss`), and on held-out
+    images `val/mIoU`, `val/accuracy` and what the terms measure (`val/<term>_<name>`).
+
+    Args:
+        student: the network that is trained.
+        teacher: gives the terms their targets; None trains by the ground truth alone.
+        terms: by name; those that need a teacher are refused without one.
+        optimizer, scheduler: called once with the parameters, and with the optimizer; the scheduler steps every step.
+        ignore_index: label value that takes no part.
+        measure_batches: number of held-out batches on which the terms measure at each validation.
+        card: plain values that checkpoints carry (configuration, class names), so that the student can be rebuilt.
+
+    Attributes:
+        validated: scores on held-out images, by step.
+
+    Raises:
+        ConfigError: without any term, or for a term that needs a teacher where there is none.
+    """
+
+    def __init__(
+        self,
+        student: Segmenter,
+        teacher: FrozenTeacher | None,
+        terms: Mapping[str, Term],
+        optimizer: OptimizerFactory,
+        scheduler: SchedulerFactory,
+        ignore_index: int = 255,
+        measure_batches: int = 8,
+        card: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        _check_terms(terms, teacher)
+        self.student, self.teacher = student, teacher
+        self.terms = nn.ModuleDict(dict(terms))
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.measure_batches, self.card = measure_batches, dict(card or {})
+        self.confusion = ConfusionMatrix(student.num_classes, ignore_index)
+        self.validated: dict[int, Scores] = {}
+        for term in self.each_term().values():
+            if teacher is not None:
+                term.bind(student.channels, teacher.channels)
+        self.register_load_state_dict_post_hook(_teacher_is_not_missing)
+
+    def each_term(self) -> dict[str, Term]:
+        """Return the terms by name."""
+        return {name: term for name, term in self.terms.items() if isinstance(term, Term)}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        student, teacher = self.student(batch.image), self._ask_teacher(batch)
+        raw, weighted = self._compare(student, teacher, batch)
+        total = torch.stack(list(weighted.values())).sum()
+        self._refuse_non_finite(total, raw, batch)
+        self._log_terms(total, raw, weighted, len(batch.names))
+        return total
+
+    def _ask_teacher(self, batch: Batch) -> Outputs | None:
+        return None if self.teacher is None else self.teacher(batch.image)
+
+    def _compare(
+        self, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        raw = {}
+        # Losses are computed in float32, whatever the precision of the networks.
+        with torch.autocast(self.device.type, enabled=False):
+            for name, term in self.each_term().items():
+                term.update(student, teacher, batch)
+                raw[name] = term(student, teacher, batch)
+        return raw, {name: term.weight * raw[name] for name, term in self.each_term().items()}
+
+    def _refuse_non_finite(self, total: Tensor, raw: Mapping[str, Tensor], batch: Batch) -> None:
+        if torch.isfinite(total):
+            return
+        bad = [f"{name} = {float(value.detach())}" for name, value in raw.items() if not torch.isfinite(value)]
+        raise NonFiniteError(
+            f"the loss is not finite at step {self.global_step}: {', '.join(bad) or 'their sum'}; "
+            f"batch: {', '.join(batch.names)}. The weights were not changed by this step, and the checkpoints written before it are good. "
+            "A lower learning rate (optimizer.lr), a lower weight of the term, or float32 (trainer.precision=32-true) may help."
+        )
+
+    def _log_terms(
+        self, total: Tensor, raw: Mapping[str, Tensor], weighted: Mapping[str, Tensor], batch_size: int
+    ) -> None:
+        self.log("train/loss", total.detach(), prog_bar=True, batch_size=batch_size)
+        values = {f"train/{name}": value.detach() for name, value in raw.items()}
+        values |= {f"train/{name}_weighted": value.detach() for name, value in weighted.items()}
+        values["train/lr"] = torch.tensor(self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
+        self.log_dict(values, batch_size=batch_size)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        outputs = self.student(batch.image)
+        self.confusion.update(outputs.logits, batch.label)
+        if self.teacher is None or batch_idx >= self.measure_batches:
+            return
+        teacher = self._ask_teacher(batch)
+        for name, term in self.each_term().items():
+            for key, value in term.measure(outputs, teacher, batch).items():
+                self.log(f"val/{name}_{key}", value, batch_size=len(batch.names), sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        found = scores(self.confusion.compute())
+        self.confusion.reset()
+        if not self.trainer.sanity_checking:
+            self.validated[self.global_step] = found
+        self.log("val/mIoU", found.miou, prog_bar=True)
+        self.log("val/accuracy", found.accuracy)
+
+    def configure_optimizers(self) -> Any:
+        trained = [p for p in self.parameters() if p.requires_grad]
+        optimizer = self.make_optimizer(trained)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        source = {} if self.teacher is None else self.teacher.source
+        checkpoint[KEY] = {**self.card, "format": FORMAT, "teacher": source}
+
+
+def _check_terms(terms: Mapping[str, Term], teacher: FrozenTeacher | None) -> None:
+    if not terms:
+        raise ConfigError("there is no term with a weight above 0; choose some, e.g. loss=[ce,kd,idd,position]")
+    lacking = [name for name, term in terms.items() if term.needs_teacher and teacher is None]
+    if lacking:
+        raise ConfigError(f"teacher=none, but loss={','.join(lacking)} needs a teacher; use loss=ce, or choose a teacher")
+
+
+def _teacher_is_not_missing(module: nn.Module, incompatible: Any) -> None:
+    """Checkpoints never hold the teacher: its weights come from a file of their own."""
+    missing = incompatible.missing_keys
+    missing[:] = [key for key in missing if not key.startswith("teacher.")]

@@ -1,0 +1,131 @@
+"""One training run, from its configuration to its folder."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import ProgressBar
+from omegaconf import DictConfig, OmegaConf
+
+from idd_seg import build
+from idd_seg.data.base import SegmentationDataModule
+from idd_seg.errors import ConfigError
+from idd_seg.losses.term import Term
+from idd_seg.loggers import close_wandb
+from idd_seg.models.segmenter import count_parameters
+from idd_seg.models.teacher import FrozenTeacher
+from idd_seg.module import Distiller
+from idd_seg.run_folder import describe_run, write_json
+from idd_seg.tables import class_table
+from idd_seg.teachers import find_teacher
+
+
+def train(cfg: DictConfig) -> float:
+    """Train as `cfg` says and fill the run folder `cfg.run_dir`; return the best mIoU on held-out images.
+
+    Raises:
+        UserError: for whatever is wrong with configuration, data or files, before the first step where it can be known.
+    """
+    _quieten()
+    data = build.make_data(cfg)
+    if data.batch_size < 2:
+        raise ConfigError("data.batch_size=1: the heads' BatchNorm over pooled maps needs at least 2 images")
+    data.setup("fit")
+    terms = build.make_terms(cfg.loss)
+    teacher = _teacher(cfg, data, terms)
+    describe_run(cfg, Path(cfg.run_dir))
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    module = _distiller(cfg, data, terms, teacher)
+    callbacks = [build.make(node, f"callbacks.{name}") for name, node in cfg.callbacks.items()]
+    trainer = build.make(
+        cfg.trainer,
+        "trainer",
+        logger=[build.make(node, f"logger.{name}") for name, node in cfg.logger.items()],
+        callbacks=callbacks,
+        default_root_dir=cfg.run_dir,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+    )
+    start = time.perf_counter()
+    try:
+        trainer.fit(module, datamodule=data)
+    finally:
+        if folder := close_wandb():
+            print(f"wandb: offline; to upload: wandb sync {folder}")
+    return _finish(cfg, module, data, time.perf_counter() - start)
+
+
+def _quieten() -> None:
+    """Leave out what Lightning says at every start, and no more."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+
+
+def _teacher(cfg: DictConfig, data: SegmentationDataModule, terms: dict[str, Term]) -> FrozenTeacher | None:
+    needing = [name for name, term in terms.items() if term.needs_teacher]
+    if not needing:
+        return None
+    if cfg.teacher.name == "none":
+        raise ConfigError(f"teacher=none, but loss={','.join(needing)} needs a teacher; use loss=ce, or choose a teacher")
+    return build.load_teacher(find_teacher(cfg, train), cfg, data)
+
+
+def _distiller(
+    cfg: DictConfig, data: SegmentationDataModule, terms: dict[str, Term], teacher: FrozenTeacher | None
+) -> Distiller:
+    # The student comes first after seeding: a distilled student and its twin start from the same weights.
+    student = build.make_student(cfg)
+    card = {
+        "class_names": data.class_names,
+        "config": {group: OmegaConf.to_container(cfg[group], resolve=True) for group in ("student", "data", "loss")},
+        "name": cfg.name,
+        "seed": cfg.seed,
+    }
+    return Distiller(
+        student,
+        teacher,
+        terms,
+        build.make(cfg.optimizer, "optimizer"),
+        build.make(cfg.scheduler, "scheduler", total_iters=cfg.trainer.max_steps),
+        data.ignore_index,
+        cfg.measure_batches,
+        card,
+    )
+
+
+def _finish(cfg: DictConfig, module: Distiller, data: SegmentationDataModule, seconds: float) -> float:
+    """Write `metrics.json` and what the terms keep, and show the classes of the last validation."""
+    if not module.validated:
+        raise ConfigError(
+            f"no validation took place: trainer.val_check_interval={cfg.trainer.val_check_interval} "
+            f"is more than trainer.max_steps={cfg.trainer.max_steps}"
+        )
+    best_step = max(module.validated, key=lambda step: module.validated[step].miou)
+    last_step = max(module.validated)
+    best, last = module.validated[best_step], module.validated[last_step]
+    content: dict[str, Any] = {
+        "split": "val",
+        "last": {"step": last_step, **last.as_dict(data.class_names)},
+        "best": {"step": best_step, **best.as_dict(data.class_names)},
+        "parameters": count_parameters(module.student),
+        "seconds": round(seconds, 1),
+        "seed": cfg.seed,
+        "teacher": None if module.teacher is None else module.teacher.source,
+    }
+    run_dir = Path(cfg.run_dir)
+    if module.trainer.is_global_zero:
+        write_json(run_dir / "metrics.json", content)
+        for name, term in module.each_term().items():
+            term.keep(run_dir)
+        class_table(f"{cfg.name}, val split, step {last_step}", data.class_names, {"student": last})
+        print(f"run folder: {run_dir}")
+    return best.miou
