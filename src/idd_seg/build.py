@@ -56,7 +56,7 @@ def make_terms(loss: DictConfig) -> dict[str, Term]:
         ConfigError: for a weight that is no number or negative, or an option that a term refuses.
     """
     terms: dict[str, Term] = {}
-    for name, node in loss.items():
+    for name, node in ((str(key), child) for key, child in loss.items()):
         if not isinstance(node, DictConfig):
             continue
         weight = loss[f"{name}_weight"]
@@ -65,7 +65,7 @@ def make_terms(loss: DictConfig) -> dict[str, Term]:
         if not 0 <= weight < float("inf"):
             raise ConfigError(f"loss.{name}_weight must be a finite number >= 0, got {weight}")
         if weight > 0:
-            terms[str(name)] = make(node, f"loss.{name}")
+            terms[name] = make(node, f"loss.{name}")
     return terms
 
 
@@ -82,7 +82,7 @@ def load_teacher(checkpoint: str, cfg: DictConfig, data: SegmentationDataModule)
         CheckpointError: if the file is unusable, of another network, or of other classes than the data.
     """
     saved = read_checkpoint(checkpoint)
-    _check_classes(saved, data)
+    check_classes(saved, data)
     node = OmegaConf.merge(cfg.teacher.model, BARE)
     node._set_parent(cfg.teacher)
     network: Segmenter = make(node, "teacher.model")
@@ -90,7 +90,7 @@ def load_teacher(checkpoint: str, cfg: DictConfig, data: SegmentationDataModule)
     return FrozenTeacher(network, {"path": str(checkpoint), "sha256": saved.sha256})
 
 
-def _check_classes(saved: Saved, data: SegmentationDataModule) -> None:
+def check_classes(saved: Saved, data: SegmentationDataModule) -> None:
     theirs = saved.class_names
     if theirs is not None and len(theirs) != data.num_classes:
         raise CheckpointError(

@@ -12,7 +12,7 @@ from typing import Any
 import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from idd_seg.errors import UserError, message_of, suggest
 
@@ -25,7 +25,7 @@ TRACE = "HYDRA_FULL_ERROR"
 
 
 def config_dir() -> Path:
-    """Return the folder of configurations: beside the code in an installed package, else at the top of the repository."""
+    """Return the folder of configurations: inside an installed package, or at the top of the repository."""
     package = Path(__file__).parent
     inside = package / "conf"
     return inside if inside.is_dir() else package.parents[1] / "conf"
@@ -34,46 +34,75 @@ def config_dir() -> Path:
 def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     """Run `task` with the configuration that `config_name` and the command line make.
 
-    A mistake of the user ends the process with exit code 1 and one message; with HYDRA_FULL_ERROR=1 in the environment it
-    shows the stack trace instead.
+    A mistake of the user ends the process with exit code 1 and one message; with HYDRA_FULL_ERROR=1 in the
+    environment it shows the stack trace instead.
     """
     wants_trace = os.environ.get(TRACE) == "1"
     # Hydra would print errors in its own way; asked for the trace, it lets them pass to here.
     os.environ[TRACE] = "1"
+
+    def guarded(cfg: DictConfig) -> Any:
+        try:
+            return task(cfg)
+        except (UserError, OmegaConfBaseException, OSError) as error:
+            if wants_trace:
+                raise
+            # Not an Exception, so that Hydra adds no message of its own.
+            raise SystemExit(_tell(error, config_name)) from error
+
     try:
-        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(task)()
+        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(guarded)()
     except KeyboardInterrupt:
-        _stop("interrupted", 130)
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of the output has gone, as `head` does; the interpreter must not try to flush to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
         if wants_trace:
             raise
-        _stop(explain(error, config_name, sys.argv[1:]), 1)
+        sys.exit(_tell(error, config_name))
 
 
-def _stop(message: str, code: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(code)
+def _tell(error: BaseException, config_name: str) -> int:
+    print(f"error: {explain(error, config_name, sys.argv[1:])}", file=sys.stderr)
+    return 1
 
 
 def explain(error: BaseException, config_name: str, arguments: list[str]) -> str:
     """Say what is wrong in words of the command line, with the nearest right name where one is unknown."""
+    text = str(error).strip()
     if isinstance(error, UserError):
         return message_of(error)
-    if isinstance(error, OSError):
-        return f"{error.strerror or error}: '{error.filename}'" if error.filename else str(error)
-    text = str(error).strip()
-    unknown = re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text)
-    if unknown and "not in struct" in f"{text}{error.__cause__}":
+    if isinstance(error, MissingMandatoryValue):
+        return f"the option '{error.full_key}' has no value; give one: {error.full_key}=..."
+    if choice := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text):
+        group, name = choice.groups()
+        options = options_of(group)
+        return f"there is no {group}={name}{suggest(name, options)} The choices are {', '.join(options)}"
+    if unknown := re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text):
         key = unknown[1]
         known = known_keys(config_name, [a for a in arguments if key not in a])
-        return f"there is no option '{key}'{suggest(key, known)} --help lists the options"
-    if group := re.search(r"Could not override '([^']+)'\.?\s*No match in the defaults list", text):
-        return f"there is no option or group '{group[1]}'{suggest(group[1], groups())} --help lists the groups"
-    if choice := re.search(r"Could not find '([^']+)'", text):
-        group_name, _, name = choice[1].rpartition("/")
-        options = options_of(group_name)
-        return f"there is no {group_name}={name}{suggest(name, options)} The choices are {', '.join(options)}"
+        near = "" if ".".join(key.split(".")[:2]) in known else _home_of(key)
+        near = near or suggest(key, known)
+        return f"there is no option '{key}'{near} --help lists the options"
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
+        return f"{error.strerror or error}: '{error.filename}'" if error.filename else text
     return text
+
+
+def _home_of(key: str) -> str:
+    """Say which choices of a group have the option, if the chosen ones have not: `loss.kd_weight` with `loss=ce`."""
+    group, _, name = key.partition(".")
+    having = [o for o in options_of(group) if re.search(rf"^{re.escape(name.split('.')[0])}:", _text(group, o), re.M)]
+    return (
+        f": it is one of {', '.join(f'{group}={option}' for option in having)}, which is not chosen." if having else ""
+    )
+
+
+def _text(group: str, option: str) -> str:
+    return (config_dir() / group / f"{option}.yaml").read_text(encoding="utf-8")
 
 
 def known_keys(config_name: str, overrides: list[str]) -> list[str]:
@@ -103,5 +132,5 @@ def groups() -> list[str]:
 
 def options_of(group: str) -> list[str]:
     """Return the choices of a group."""
-    folder = config_dir() / group
+    folder = config_dir() / group.split("@")[0]
     return sorted(p.stem for p in folder.glob("*.yaml")) if folder.is_dir() else []

@@ -68,7 +68,7 @@ def has_wandb_key() -> bool:
 
 
 def close_wandb() -> str | None:
-    """End the current wandb run, so that a sweep's next job gets one of its own; return the folder of an offline run."""
+    """End the wandb run, so that a sweep's next job gets one of its own; return the folder of an offline run."""
     import sys
 
     wandb = sys.modules.get("wandb")

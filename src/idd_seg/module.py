@@ -24,8 +24,8 @@ SchedulerFactory = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LR
 class Distiller(L.LightningModule):
     """Trains a student by the weighted sum of its terms.
 
-    Logs every term raw (`train/<term>`) and weighted (`train/<term>_weighted`), their sum (`train/loss`), and on held-out
-    images `val/mIoU`, `val/accuracy` and what the terms measure (`val/<term>_<name>`).
+    Logs every term raw (`train/<term>`) and weighted (`train/<term>_weighted`), their sum (`train/loss`), and on
+    held-out images `val/mIoU`, `val/accuracy` and what the terms measure (`val/<term>_<name>`).
 
     Args:
         student: the network that is trained.
@@ -65,7 +65,7 @@ class Distiller(L.LightningModule):
         for term in self.each_term().values():
             if teacher is not None:
                 term.bind(student.channels, teacher.channels)
-        self.register_load_state_dict_post_hook(_teacher_is_not_missing)
+        self.register_load_state_dict_post_hook(_teacher_is_not_missing)  # type: ignore[no-untyped-call]
 
     def each_term(self) -> dict[str, Term]:
         """Return the terms by name."""
@@ -99,8 +99,9 @@ class Distiller(L.LightningModule):
         bad = [f"{name} = {float(value.detach())}" for name, value in raw.items() if not torch.isfinite(value)]
         raise NonFiniteError(
             f"the loss is not finite at step {self.global_step}: {', '.join(bad) or 'their sum'}; "
-            f"batch: {', '.join(batch.names)}. The weights were not changed by this step, and the checkpoints written before it are good. "
-            "A lower learning rate (optimizer.lr), a lower weight of the term, or float32 (trainer.precision=32-true) may help."
+            f"batch: {', '.join(batch.names)}. The weights were not changed by this step, and the checkpoints "
+            "written before it are good. A lower learning rate (optimizer.lr), a lower weight of the term, or "
+            "float32 (trainer.precision=32-true) may help."
         )
 
     def _log_terms(
@@ -132,11 +133,12 @@ class Distiller(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         trained = [p for p in self.parameters() if p.requires_grad]
-        optimizer = self.make_optimizer(trained)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"},
-        }
+        try:
+            optimizer = self.make_optimizer(trained)
+            scheduler = self.make_scheduler(optimizer)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"optimizer or scheduler: {error}") from error
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         source = {} if self.teacher is None else self.teacher.source
@@ -148,7 +150,9 @@ def _check_terms(terms: Mapping[str, Term], teacher: FrozenTeacher | None) -> No
         raise ConfigError("there is no term with a weight above 0; choose some, e.g. loss=[ce,kd,idd,position]")
     lacking = [name for name, term in terms.items() if term.needs_teacher and teacher is None]
     if lacking:
-        raise ConfigError(f"teacher=none, but loss={','.join(lacking)} needs a teacher; use loss=ce, or choose a teacher")
+        raise ConfigError(
+            f"teacher=none, but loss={','.join(lacking)} needs a teacher; use loss=ce, or choose a teacher"
+        )
 
 
 def _teacher_is_not_missing(module: nn.Module, incompatible: Any) -> None:

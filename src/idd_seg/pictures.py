@@ -70,7 +70,7 @@ def legend(fig: Any, class_names: Sequence[str], palette: Sequence[Sequence[int]
     from matplotlib.patches import Patch
 
     patches = [
-        Patch(facecolor=np.array(colour) / 255, edgecolor="0.5", label=name)
+        Patch(facecolor=(colour[0] / 255, colour[1] / 255, colour[2] / 255), edgecolor="0.5", label=name)
         for name, colour in list(zip(class_names, palette, strict=True))[:24]
     ]
     fig.legend(handles=patches, loc="upper center", bbox_to_anchor=(0.5, 0.06), ncol=columns, fontsize=8, frameon=False)

@@ -15,8 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from idd_seg import build
 from idd_seg.data.base import SegmentationDataModule
 from idd_seg.errors import ConfigError
-from idd_seg.losses.term import Term
 from idd_seg.loggers import close_wandb
+from idd_seg.losses.term import Term
 from idd_seg.models.segmenter import count_parameters
 from idd_seg.models.teacher import FrozenTeacher
 from idd_seg.module import Distiller
@@ -35,6 +35,7 @@ def train(cfg: DictConfig) -> float:
     data = build.make_data(cfg)
     if data.batch_size < 2:
         raise ConfigError("data.batch_size=1: the heads' BatchNorm over pooled maps needs at least 2 images")
+    _check_numbers(cfg)
     data.setup("fit")
     terms = build.make_terms(cfg.loss)
     teacher = _teacher(cfg, data, terms)
@@ -62,12 +63,23 @@ def train(cfg: DictConfig) -> float:
     return _finish(cfg, module, data, time.perf_counter() - start)
 
 
+def _check_numbers(cfg: DictConfig) -> None:
+    """Refuse words where the optimizer needs numbers: PyTorch's own message would not name the option."""
+    for key in ("lr", "weight_decay", "momentum"):
+        value = cfg.optimizer.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < 0):
+            raise ConfigError(f"optimizer.{key} must be a number >= 0, got '{value}'")
+
+
 def _quieten() -> None:
     """Leave out what Lightning says at every start, and no more."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    # The teacher is in evaluation mode on purpose, and a run folder holds its configuration before the first metric.
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+    warnings.filterwarnings("ignore", message=".*Experiment logs directory.*exists and is not empty.*")
 
 
 def _teacher(cfg: DictConfig, data: SegmentationDataModule, terms: dict[str, Term]) -> FrozenTeacher | None:
@@ -75,7 +87,9 @@ def _teacher(cfg: DictConfig, data: SegmentationDataModule, terms: dict[str, Ter
     if not needing:
         return None
     if cfg.teacher.name == "none":
-        raise ConfigError(f"teacher=none, but loss={','.join(needing)} needs a teacher; use loss=ce, or choose a teacher")
+        raise ConfigError(
+            f"teacher=none, but loss={','.join(needing)} needs a teacher; use loss=ce, or choose a teacher"
+        )
     return build.load_teacher(find_teacher(cfg, train), cfg, data)
 
 
@@ -124,7 +138,7 @@ def _finish(cfg: DictConfig, module: Distiller, data: SegmentationDataModule, se
     run_dir = Path(cfg.run_dir)
     if module.trainer.is_global_zero:
         write_json(run_dir / "metrics.json", content)
-        for name, term in module.each_term().items():
+        for term in module.each_term().values():
             term.keep(run_dir)
         class_table(f"{cfg.name}, val split, step {last_step}", data.class_names, {"student": last})
         print(f"run folder: {run_dir}")

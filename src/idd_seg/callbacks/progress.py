@@ -41,5 +41,7 @@ class ProgressLines(L.Callback):
     def _print(self, trainer: L.Trainer, keys: tuple[str, ...]) -> None:
         done, total = trainer.global_step, trainer.max_steps
         left = (time.monotonic() - self.start) / max(done, 1) * (total - done)
-        values = [f"{k.split('/')[1]} {float(trainer.callback_metrics[k]):.4f}" for k in keys if k in trainer.callback_metrics]
+        values = [
+            f"{k.split('/')[1]} {float(trainer.callback_metrics[k]):.4f}" for k in keys if k in trainer.callback_metrics
+        ]
         print(f"step {done}/{total}  {'  '.join(values)}  {left:.0f} s left", flush=True)

@@ -9,9 +9,14 @@ import lightning as L
 
 
 class Throughput(L.Callback):
-    """Logs `train/images_per_s` over all processes, validation left out, at the trainer's logging interval."""
+    """Logs `train/images_per_s` over all processes, validation left out.
 
-    def __init__(self) -> None:
+    Args:
+        every: steps between two values; the trainer's `log_every_n_steps`.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
         self.seen = 0
         self.since = 0.0
 
@@ -28,7 +33,7 @@ class Throughput(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.seen += len(batch.names) * trainer.world_size
-        if trainer.global_step % trainer.log_every_n_steps == 0:
+        if trainer.global_step % self.every == 0:
             elapsed = time.perf_counter() - self.since
             pl_module.log("train/images_per_s", self.seen / elapsed, batch_size=len(batch.names))
             self._restart()

@@ -100,7 +100,7 @@ def show(picture: UInt8, window: Window, interpolation: int, fill: Sequence[int]
         picture: (H, W) or (H, W, 3).
         fill: one value a channel.
     """
-    part = picture[window.top : window.top + window.height, window.left : window.left + window.width]
+    part: NDArray[Any] = picture[window.top : window.top + window.height, window.left : window.left + window.width]
     height = max(1, round(part.shape[0] * window.out_height / window.height))
     width = max(1, round(part.shape[1] * window.out_width / window.width))
     if part.shape[:2] != (height, width):

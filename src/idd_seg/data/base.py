@@ -59,7 +59,9 @@ class SegmentationDataModule(L.LightningDataModule):
                 f"and {len(palette)} colours"
             )
         if min(batch_size, eval_batch_size) < 1 or num_workers < 0:
-            raise ConfigError("data.batch_size and data.eval_batch_size must be at least 1, data.num_workers at least 0")
+            raise ConfigError(
+                "data.batch_size and data.eval_batch_size must be at least 1, data.num_workers at least 0"
+            )
         if not image_scale > 0:
             raise ConfigError(f"data.image_scale must be > 0, got {image_scale}")
         self.name, self.num_classes, self.ignore_index = name, num_classes, ignore_index
@@ -94,12 +96,12 @@ class SegmentationDataModule(L.LightningDataModule):
         for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ()):
             self.dataset(split)
 
-    def loader(self, split: str, *, shuffle: bool = False) -> DataLoader[Sample]:
+    def loader(self, split: str, *, shuffle: bool = False, batch_size: int | None = None) -> DataLoader[Sample]:
         """Return the batches of a split; shuffled ones are all full."""
         dataset = self.dataset(split)
         rank, world = _place()
         sampler = EpochSampler(len(dataset), self.seed, shuffle=shuffle, rank=rank, world=world)
-        batch_size = self.batch_size if shuffle else self.eval_batch_size
+        batch_size = batch_size or (self.batch_size if shuffle else self.eval_batch_size)
         if shuffle and len(sampler) < batch_size:
             raise ConfigError(
                 f"data.batch_size={batch_size} is more than the {len(sampler)} training images of each process"
@@ -107,7 +109,7 @@ class SegmentationDataModule(L.LightningDataModule):
         return DataLoader(
             dataset,
             batch_size=batch_size,
-            sampler=sampler,  # type: ignore[arg-type]
+            sampler=sampler,
             drop_last=shuffle,
             num_workers=self.num_workers,
             collate_fn=collate,

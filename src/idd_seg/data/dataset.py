@@ -97,12 +97,12 @@ class SegmentationDataset(Dataset[Sample]):
         height, width = label.shape
         if self.augmentation is None:
             window = whole(height, width, self.image_scale)
-            return self._sample(show(image, window, cv2.INTER_LINEAR, self.fill), label, window.box(height, width), name)
+            return self._sample(
+                show(image, window, cv2.INTER_LINEAR, self.fill), label, window.box(height, width), name
+            )
         rng = np.random.default_rng([self.seed, epoch, index])
         window = self.augmentation.window(rng, height, width, self.image_scale)
-        picture = self.augmentation.recolour(
-            show(image, window, cv2.INTER_LINEAR, self.fill), int(rng.integers(2**31))
-        )
+        picture = self.augmentation.recolour(show(image, window, cv2.INTER_LINEAR, self.fill), int(rng.integers(2**31)))
         label = show(label, window, cv2.INTER_NEAREST, [self.ignore_index])
         return self._sample(picture, label, window.box(height, width), name)
 
@@ -130,8 +130,8 @@ def collate(samples: Sequence[Sample]) -> Batch:
 class EpochSampler(Sampler[Key]):
     """Yields (epoch, index): the order depends on seed and epoch alone, and every rank has its own share.
 
-    Shares of the training set are equal (the longer ones lose a sample); those of an evaluation set are complete, so that
-    no image is counted twice.
+    Shares of the training set are equal (the longer ones lose a sample); those of an evaluation set are complete, so
+    that no image is counted twice.
     """
 
     def __init__(self, length: int, seed: int, *, shuffle: bool, rank: int = 0, world: int = 1) -> None:

@@ -178,7 +178,8 @@ def light(canvas: Canvas) -> UInt8:
     grain = rng.standard_normal(canvas.image.shape, np.float32)
     grain *= np.float32(rng.uniform(3, 12))
     lit = canvas.image * (1 + slope[..., None]).astype(np.float32) * cast + grain
-    return np.clip(lit, 0, 255, out=lit).astype(np.uint8)
+    image: UInt8 = np.clip(lit, 0, 255, out=lit).astype(np.uint8)
+    return image
 
 
 def draw_scene(rng: Generator, height: int, width: int) -> tuple[UInt8, UInt8]:
@@ -190,7 +191,8 @@ def draw_scene(rng: Generator, height: int, width: int) -> tuple[UInt8, UInt8]:
     paint_ground(canvas)
     for _ in range(rng.integers(2, 4)):
         paint_grain(canvas)
-    painters: list[Painter] = [paint_hatch] * rng.integers(1, 4)
+    painters: list[Painter] = []
+    painters += [paint_hatch] * rng.integers(1, 4)
     painters += [paint_disc] * rng.integers(2, 5) + [paint_square] * rng.integers(2, 5)
     painters += [paint_wire] * rng.integers(1, 3) + [paint_smudge] * rng.integers(0, 3)
     if rng.random() < 0.25:

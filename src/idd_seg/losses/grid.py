@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,7 +14,7 @@ def as_float32(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
-def nearest_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
+def nearest_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
     """Sample labels (N, H, W) on a coarser or finer grid (N, *size) without ever mixing class ids.
 
     Row i of the grid reads row floor(i * H / h): where a strided convolution is centred.
@@ -25,7 +27,7 @@ def nearest_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
     return labels[:, rows[:, None], columns]
 
 
-def resize_like(x: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_like(x: Tensor, size: Sequence[int]) -> Tensor:
     """Bring a feature map (N, C, h, w) to `size` bilinearly; returned as it is when it fits already."""
     if tuple(x.shape[-2:]) == tuple(size):
         return x

@@ -43,8 +43,8 @@ def graph_distance(
         pairs: (G, k, k) bool, True where an edge takes part; only the part above the diagonal is read.
 
     Returns:
-        A scalar: the squared difference of the edges, averaged (or, with reduction `sum`, summed) over each graph's pairs and then
-        averaged over the graphs that have a pair. Exactly zero, with a gradient path, where none has.
+        A scalar: the squared difference of the edges, averaged (or, with reduction `sum`, summed) over each graph's
+        pairs and then averaged over the graphs that have a pair. Exactly zero, with a gradient path, where none has.
     """
     weights = _upper(pairs).to(student.dtype)
     count = weights.sum((1, 2))
@@ -76,9 +76,7 @@ def _node_pair(
     """Nodes of both networks with the same columns: on different grids a thin class may occur on one alone."""
 
     def of(features: Tensor) -> Nodes:
-        return compact_class_means(
-            features, labels, num_classes, ignore_index=ignore_index, scope=scope, resize=resize
-        )
+        return compact_class_means(features, labels, num_classes, ignore_index=ignore_index, scope=scope, resize=resize)
 
     ours, theirs = of(student), of(teacher.detach())
     if len(ours.classes) == len(theirs.classes) and bool((ours.classes == theirs.classes).all()):
@@ -110,16 +108,17 @@ def inter_class_distance(
     .. math:: \frac{1}{|E|} \sum_{(i<j) \in E} \big(d^s_{ij} - d^t_{ij}\big)^2, \quad
               d_{ij} = \lVert \mu_i - \mu_j \rVert_2
 
-    where :math:`\mu_k` is the mean feature of class k and E holds the pairs whose classes are both present; with several
-    graphs, the mean over those that have a pair. After the idea of Zhang, Zhou and Tu, "Distilling inter-class
-    distance for semantic segmentation", IJCAI 2022; node, edge and normalisation are this project's definitions (docs/method.md).
+    where :math:`\mu_k` is the mean feature of class k and E holds the pairs whose classes are both present; with
+    several graphs, the mean over those that have a pair. After the idea of Zhang, Zhou and Tu, "Distilling inter-class
+    distance for semantic segmentation", IJCAI 2022; node, edge and normalisation are this project's definitions
+    (docs/method.md).
 
     Args:
         student: features (N, Cs, h, w).
         teacher: features (N, Ct, h', w'); widths and grids may differ; takes no gradient.
         labels: (N, H, W) int64 in 0..num_classes-1, or `ignore_index`.
-        normalize: `mean` divides each side's edges by their own mean over E, so that relative distances count (a graph of two
-            classes then teaches nothing); `none` takes them raw.
+        normalize: `mean` divides each side's edges by their own mean over E, so that relative distances count (a
+            graph of two classes then teaches nothing); `none` takes them raw.
         scope: `image`, `batch` or `world`; see `class_means`.
         min_pixels: a class is present from this number of feature cells on, on both grids.
         resize: `nearest` or `area`; see `class_means`.
@@ -140,8 +139,8 @@ def inter_class_distance(
 class ClassMemory(torch.nn.Module):
     """Exponential moving averages of the teacher's and the student's nodes across steps.
 
-    Classes that seldom meet in one batch then still have edges: a class that is absent now stands in with its average, without
-    gradient. A pair takes part when at least one of its classes is present.
+    Classes that seldom meet in one batch then still have edges: a class that is absent now stands in with its
+    average, without gradient. A pair takes part when at least one of its classes is present.
     """
 
     def __init__(self, num_classes: int, student_width: int, teacher_width: int, momentum: float) -> None:

@@ -85,7 +85,8 @@ def _columns(labels: Tensor, table: Tensor, num_classes: int) -> Tensor:
 def cell_shares(columns: Tensor, size: tuple[int, int], k: int, dtype: torch.dtype, resize: str) -> Tensor:
     """Return (N, k, h * w): how much of each cell of the grid belongs to each of the k columns.
 
-    `nearest` gives 0 or 1. `area` gives the share of the cell's pixels; a pixel belongs to one cell, so classes never mix.
+    `nearest` gives 0 or 1. `area` gives the share of the cell's pixels; a pixel belongs to one cell, so classes never
+    mix.
     """
     n, height, width = columns.shape
     cells = size[0] * size[1]
@@ -124,7 +125,7 @@ def compact_class_means(
     if scope != "image":
         sums, pixels = sums.sum(0, keepdim=True), pixels.sum(0, keepdim=True)
     if scope == "world" and world_size() > 1:
-        sums, pixels = _SumOverRanks.apply(sums), _SumOverRanks.apply(pixels)  # type: ignore[no-untyped-call]
+        sums, pixels = _SumOverRanks.apply(sums), _SumOverRanks.apply(pixels)
     means = sums / torch.where(pixels > 0, pixels, torch.ones_like(pixels))[..., None]
     return Nodes(means, pixels, classes)
 
@@ -143,20 +144,18 @@ def class_means(
     Args:
         features: (N, C, h, w), any floating type; computed in float32 (float64 stays).
         labels: (N, H, W) int64; ids outside 0..num_classes-1 and `ignore_index` take no part.
-        scope: `image`, a graph for each image; `batch`, one over the batch; `world`, one over all DDP ranks (differentiable
-            all-reduce of sums and counts).
+        scope: `image`, a graph for each image; `batch`, one over the batch; `world`, one over all DDP ranks
+            (differentiable all-reduce of sums and counts).
         resize: how labels come to the feature grid: `nearest`, or `area`, the share of each class in a cell.
 
     Returns:
-        means (G, num_classes, C), zero for absent classes, and pixels (G, num_classes), the number of cells of each class;
-        G is N with scope `image`, else 1.
+        means (G, num_classes, C), zero for absent classes, and pixels (G, num_classes), the number of cells of each
+        class; G is N with scope `image`, else 1.
 
     Raises:
         ValueError: for an unknown scope or resize.
     """
-    nodes = compact_class_means(
-        features, labels, num_classes, ignore_index=ignore_index, scope=scope, resize=resize
-    )
+    nodes = compact_class_means(features, labels, num_classes, ignore_index=ignore_index, scope=scope, resize=resize)
     graphs, _, width = nodes.means.shape
     means = nodes.means.new_zeros(graphs, num_classes, width).index_copy(1, nodes.classes, nodes.means)
     pixels = nodes.pixels.new_zeros(graphs, num_classes).index_copy(1, nodes.classes, nodes.pixels)

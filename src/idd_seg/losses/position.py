@@ -21,17 +21,19 @@ COORDINATES = ("image", "crop")
 
 
 def reading_distance(student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
-    """Mean squared difference of two readings (N, T, h, w) in [0, 1] where `valid` (N, 1, h, w); zero where nothing is."""
+    """Mean squared difference of two readings (N, T, h, w) where `valid` (N, 1, h, w); zero where nothing is."""
     return masked_mean((student - teacher.detach()).square(), valid)
 
 
 class Position(Term):
     """The student's features, read by the teacher's position reader, are pulled to the teacher's reading.
 
-    The reader learns to predict absolute position from the frozen teacher's features by its own optimizer steps inside the run.
-    Its weights are held fixed while it reads the student, whose maps pass through 1 x 1 adapters where widths differ; the
-    adapters are trained with the student and are no part of it. After the idea of Zhang, Zhou and Tu, IJCAI 2022; reader and targets
-    follow Islam, Jia and Bruce, "How much position information do convolutional neural networks encode?", ICLR 2020.
+    The reader learns to predict absolute position from the frozen teacher's features by its own optimizer steps
+    inside the run.
+    Its weights are held fixed while it reads the student, whose maps pass through 1 x 1 adapters where widths differ;
+    the adapters are trained with the student and are no part of it. After the idea of Zhang, Zhou and Tu, IJCAI 2022;
+    reader and targets follow Islam, Jia and Bruce, "How much position information do convolutional neural networks
+    encode?", ICLR 2020.
 
     Args:
         taps: names of the feature maps, brought to the first one's grid and concatenated.
@@ -85,9 +87,7 @@ class Position(Term):
             if student_channels[tap] != teacher_channels[tap]:
                 self.adapters[tap] = nn.Conv2d(student_channels[tap], teacher_channels[tap], 1)
         channels = sum(teacher_channels[tap] for tap in self.taps)
-        self.reader, self.optimizer = frozen_reader(
-            channels, self.targets, self.depth, self.padding, self.reader_lr
-        )
+        self.reader, self.optimizer = frozen_reader(channels, self.targets, self.depth, self.padding, self.reader_lr)
         if self.reader_weights is not None:
             load_reader(self.reader, self.reader_weights)
 

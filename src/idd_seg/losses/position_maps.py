@@ -38,8 +38,9 @@ def position_maps(box: Tensor, size: tuple[int, int], targets: tuple[str, ...]) 
     Args:
         box: (N, 4); see `Batch.box`.
         size: (h, w).
-        targets: names out of TARGETS: ramps from left to right and from top to bottom, a Gaussian in the middle of the photograph
-            (sigma a quarter of its sides), and four cosine periods of stripes down (horizontal) or across (vertical).
+        targets: names out of TARGETS: ramps from left to right and from top to bottom, a Gaussian in the middle of
+            the photograph (sigma a quarter of its sides), and four cosine periods of stripes down (horizontal) or
+            across (vertical).
 
     Returns:
         maps (N, T, h, w), and (N, 1, h, w) bool: True on the photograph, False on padding.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from safetensors import SafetensorError
@@ -20,13 +21,16 @@ class PositionReader(nn.Module):
         channels: width C of the (concatenated) feature maps.
         targets: names of the maps to predict; see `position_maps`.
         depth: number of 3 x 3 convolutions; all but the last are `width` wide.
-        padding: 0 or 1. With 0 each convolution takes a border of one cell; zero padding would itself tell the position.
+        padding: 0 or 1. With 0 each convolution takes a border of one cell; zero padding would itself tell the
+        position.
 
     Raises:
         ValueError: if depth < 1 or padding is neither 0 nor 1.
     """
 
-    def __init__(self, channels: int, targets: Sequence[str], depth: int = 1, padding: int = 0, width: int = 64) -> None:
+    def __init__(
+        self, channels: int, targets: Sequence[str], depth: int = 1, padding: int = 0, width: int = 64
+    ) -> None:
         super().__init__()
         if depth < 1:
             raise ValueError(f"depth must be >= 1, got {depth}")
@@ -36,7 +40,7 @@ class PositionReader(nn.Module):
         self.border = depth * (1 - padding)
         widths = [channels, *[width] * (depth - 1), len(self.targets)]
         layers: list[nn.Module] = []
-        for i, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+        for i, (before, after) in enumerate(pairwise(widths)):
             layers += [nn.Conv2d(before, after, 3, padding=padding, bias=False), nn.BatchNorm2d(after)]
             layers.append(nn.Sigmoid() if i == depth - 1 else nn.ReLU(inplace=True))
         self.layers = nn.Sequential(*layers)
@@ -67,8 +71,8 @@ def fit_step(
 ) -> Tensor:
     """One optimizer step of the reader on fixed features; return its mean squared error before the step.
 
-    The reader's parameters have no gradient outside this function, so that no other loss can ever train it. With several
-    processes the gradients are averaged over them.
+    The reader's parameters have no gradient outside this function, so that no other loss can ever train it. With
+    several processes the gradients are averaged over them.
     """
     parameters = list(reader.parameters())
     reader.train()

@@ -15,8 +15,9 @@ from idd_seg.types import Batch, Outputs
 class Term(nn.Module):
     """One summand of the training loss, called by the Distiller at every step.
 
-    A subclass implements `forward` by a pure function of tensors. Whatever it must learn beside the student (an adapter)
-    is a plain submodule and is trained with the student; whatever it trains by itself (a reader, a discriminator) has
+    A subclass implements `forward` by a pure function of tensors. Whatever it must learn beside the student (an
+    adapter) is a plain submodule and is trained with the student; whatever it trains by itself (a reader, a
+    discriminator) has
     `requires_grad=False` parameters and takes its own optimizer steps in `update`.
 
     Args:

@@ -26,7 +26,8 @@ class Backbone(nn.Module):
         output_stride: 8 or 16 where the network has a dilated form.
         options: further arguments of the timm model, e.g. `stem_type`, `stem_width`, `channels`.
         pretrained: take ImageNet weights from timm's cache or hub.
-        weights: a local file of weights in timm's naming (safetensors, or a PyTorch state dict), instead of `pretrained`.
+        weights: a local file of weights in timm's naming (safetensors, or a PyTorch state dict), instead of
+        `pretrained`.
 
     Attributes:
         channels: widths of the four levels, asked of the network.
@@ -63,9 +64,12 @@ class Backbone(nn.Module):
         except (TypeError, NotImplementedError, AssertionError) as error:
             raise ConfigError(f"timm cannot build '{name}' with output_stride {output_stride}: {error}") from error
         except RuntimeError as error:
-            raise CheckpointError(f"the ImageNet weights do not fit '{name}' with {dict(options or {})}: {error}") from error
-        self.channels: list[int] = self.net.feature_info.channels()[-STAGES:]
-        self.strides: list[int] = self.net.feature_info.reduction()[-STAGES:]
+            raise CheckpointError(
+                f"the ImageNet weights do not fit '{name}' with {dict(options or {})}: {error}"
+            ) from error
+        info: Any = self.net.feature_info
+        self.channels: list[int] = info.channels()[-STAGES:]
+        self.strides: list[int] = info.reduction()[-STAGES:]
         if len(self.channels) < STAGES:
             raise ConfigError(f"backbone '{name}' has {len(self.channels)} feature levels, {STAGES} are needed")
 
@@ -98,7 +102,9 @@ def _cached_weights(name: str) -> str | None:
 
     cfg = timm.get_pretrained_cfg(name)
     if cfg is None or not cfg.has_weights:
-        raise CheckpointError(f"timm has no ImageNet weights for '{name}'; use student.weights=PATH or pretrained=false")
+        raise CheckpointError(
+            f"timm has no ImageNet weights for '{name}'; use student.weights=PATH or pretrained=false"
+        )
     for file in ("model.safetensors", "pytorch_model.bin"):
         found = try_to_load_from_cache(cfg.hf_hub_id, file) if cfg.hf_hub_id else None
         if isinstance(found, str):

@@ -53,7 +53,8 @@ class Segmenter(nn.Module):
         self.num_classes = num_classes
         self.backbone = Backbone(backbone, output_stride, options, pretrained, weights)
         self.head = head(self.backbone.channels, self.backbone.strides)
-        self.classifier = _classifier(self.head.channels, num_classes, dropout)
+        self.head_width = int(self.head.channels)  # type: ignore[arg-type]
+        self.classifier = _classifier(self.head_width, num_classes, dropout)
         self.auxiliary: nn.Module | None = None
         if auxiliary:
             level = self.backbone.channels[-2]
@@ -66,7 +67,7 @@ class Segmenter(nn.Module):
     def channels(self) -> dict[str, int]:
         """Width of each feature map, by its name in `Outputs.features`."""
         widths = {f"stage{i + 1}": width for i, width in enumerate(self.backbone.channels)}
-        return {**widths, "head": self.head.channels}
+        return {**widths, "head": self.head_width}
 
     def forward(self, image: Tensor) -> Outputs:
         """(N, 3, H, W) float, normalised -> logits (N, K, h, w) and the maps named in `channels`."""

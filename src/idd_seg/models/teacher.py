@@ -27,13 +27,13 @@ class FrozenTeacher(nn.Module):
     @property
     def channels(self) -> dict[str, int]:
         """Width of each feature map, by its name."""
-        return self.network.channels  # type: ignore[no-any-return, return-value]
+        return self.network.channels  # type: ignore[return-value]
 
     def train(self, mode: bool = True) -> FrozenTeacher:
         """Stay in evaluation mode: BatchNorm statistics and dropout included."""
         return super().train(False)
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return nothing: the teacher is named by path and hash, and put back when a run goes on."""
         destination: dict[str, Any] = kwargs.get("destination", args[0] if args else {})
         return destination if destination is not None else {}

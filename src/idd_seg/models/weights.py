@@ -44,7 +44,8 @@ def read_weights(path: Path | str) -> dict[str, Any]:
         content = torch.load(found, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"'{found}' holds more than weights and plain values, or is damaged, and was not opened: {_first_line(error)}"
+            f"'{found}' holds more than weights and plain values, or is damaged, and was not opened: "
+            f"{_first_line(error)}"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"'{found}' is damaged or truncated: {_first_line(error)}") from error

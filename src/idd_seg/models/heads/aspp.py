@@ -1,4 +1,7 @@
-"""Atrous spatial pyramid pooling: L.-C. Chen et al., "Rethinking atrous convolution for semantic segmentation", 2017."""
+"""Atrous spatial pyramid pooling.
+
+L.-C. Chen et al., "Rethinking atrous convolution for semantic image segmentation", 2017.
+"""
 
 from __future__ import annotations
 

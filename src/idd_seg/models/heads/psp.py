@@ -40,6 +40,7 @@ class PSPHead(nn.Module):
         """Four maps -> (N, channels, h, w) on the last one's grid."""
         x = maps[-1]
         pooled = [
-            F.interpolate(branch(x), size=x.shape[-2:], mode="bilinear", align_corners=False) for branch in self.branches
+            F.interpolate(branch(x), size=x.shape[-2:], mode="bilinear", align_corners=False)
+            for branch in self.branches
         ]
         return self.fuse(torch.cat([x, *pooled], dim=1))  # type: ignore[no-any-return]

@@ -1,0 +1,51 @@
+"""`python -m idd_seg.compare "runs={twin: FOLDER, student: FOLDER}"`: a table and a picture of several runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from idd_seg import cli
+
+
+def main(cfg: DictConfig) -> None:
+    """Compare the runs of `cfg.runs`, and the teacher they were distilled from, on one split."""
+    from idd_seg import build, comparison
+    from idd_seg.checkpoint import read_checkpoint
+    from idd_seg.errors import ConfigError
+    from idd_seg.evaluation import pick_device
+    from idd_seg.run_folder import describe_run, write_json
+
+    if not isinstance(cfg.runs, DictConfig) or not cfg.runs:
+        raise ConfigError('runs must name run folders: "runs={twin: FOLDER, student: FOLDER}"')
+    if cfg.checkpoint not in ("last", "best"):
+        raise ConfigError(f"checkpoint must be last or best, got '{cfg.checkpoint}'")
+    saved = {
+        str(name): read_checkpoint(Path(str(folder)) / "checkpoints" / f"{cfg.checkpoint}.ckpt")
+        for name, folder in cfg.runs.items()
+    }
+    newest = list(saved.values())[-1]
+    teacher = newest.card.get("teacher", {}).get("path") if cfg.teacher == "auto" else cfg.teacher
+    if teacher:
+        saved = {"teacher": read_checkpoint(teacher), **saved}
+    data = build.data_from(newest, cfg.root, num_workers=cfg.num_workers)
+    device = pick_device(cfg.device)
+    networks = {name: build.student_from(s) for name, s in saved.items()}
+    for s in saved.values():
+        build.check_classes(s, data)
+    portraits = {
+        name: comparison.portray(name, network, data, cfg.split, device, cfg.probe_steps, cfg.seed)
+        for name, network in networks.items()
+    }
+    columns = comparison.sample_columns(networks, data, cfg.split, device, cfg.samples)
+    run_dir = Path(cfg.run_dir)
+    describe_run(cfg, run_dir)
+    content = {"data": data.name, "split": cfg.split, "checkpoint": cfg.checkpoint}
+    write_json(run_dir / "comparison.json", {**content, "networks": comparison.as_dict(portraits, data.class_names)})
+    comparison.print_table(f"{data.name}, {cfg.split} split, {cfg.checkpoint} checkpoint", portraits, data.class_names)
+    print(f"picture: {comparison.comparison_files(portraits, columns, data, run_dir)}")
+
+
+if __name__ == "__main__":
+    cli.run(main, "compare")
