@@ -75,6 +75,6 @@ def close_wandb() -> str | None:
     if wandb is None or getattr(wandb, "run", None) is None:
         return None
     run = wandb.run
-    folder = str(Path(run.dir).parent) if run.settings.mode == "offline" else None
-    wandb.finish(quiet=True)
+    folder = str(Path(run.dir).parent) if run.offline else None
+    wandb.finish()
     return folder

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,6 +35,8 @@ class Distiller(L.LightningModule):
         optimizer, scheduler: called once with the parameters, and with the optimizer; the scheduler steps every step.
         ignore_index: label value that takes no part.
         measure_batches: number of held-out batches on which the terms measure at each validation.
+        seed: of dropout, drawn anew for each batch from (seed, epoch, batch, rank): runs of other terms, and runs that
+            go on after a stop, see the same.
         card: plain values that checkpoints carry (configuration, class names), so that the student can be rebuilt.
 
     Attributes:
@@ -52,6 +55,7 @@ class Distiller(L.LightningModule):
         scheduler: SchedulerFactory,
         ignore_index: int = 255,
         measure_batches: int = 8,
+        seed: int = 0,
         card: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -59,7 +63,7 @@ class Distiller(L.LightningModule):
         self.student, self.teacher = student, teacher
         self.terms = nn.ModuleDict(dict(terms))
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
-        self.measure_batches, self.card = measure_batches, dict(card or {})
+        self.measure_batches, self.seed, self.card = measure_batches, seed, dict(card or {})
         self.confusion = ConfusionMatrix(student.num_classes, ignore_index)
         self.validated: dict[int, Scores] = {}
         for term in self.each_term().values():
@@ -70,6 +74,9 @@ class Distiller(L.LightningModule):
     def each_term(self) -> dict[str, Term]:
         """Return the terms by name."""
         return {name: term for name, term in self.terms.items() if isinstance(term, Term)}
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        torch.manual_seed(mix(self.seed, self.current_epoch, batch_idx, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         student, teacher = self.student(batch.image), self._ask_teacher(batch)
@@ -143,6 +150,11 @@ class Distiller(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         source = {} if self.teacher is None else self.teacher.source
         checkpoint[KEY] = {**self.card, "format": FORMAT, "teacher": source}
+
+
+def mix(*numbers: int) -> int:
+    """Mix non-negative numbers into one seed below 2**63."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _check_terms(terms: Mapping[str, Term], teacher: FrozenTeacher | None) -> None:

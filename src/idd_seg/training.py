@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
 from idd_seg import build
+from idd_seg.callbacks.checkpoint import BEST, LAST
 from idd_seg.data.base import SegmentationDataModule
 from idd_seg.errors import ConfigError
 from idd_seg.loggers import close_wandb
@@ -57,9 +58,12 @@ def train(cfg: DictConfig) -> float:
     start = time.perf_counter()
     try:
         trainer.fit(module, datamodule=data)
+        _validate_the_end(trainer, module, data, Path(cfg.run_dir))
     finally:
         if folder := close_wandb():
             print(f"wandb: offline; to upload: wandb sync {folder}")
+    if trainer.interrupted:
+        raise KeyboardInterrupt
     return _finish(cfg, module, data, time.perf_counter() - start)
 
 
@@ -73,7 +77,7 @@ def _check_numbers(cfg: DictConfig) -> None:
 
 def _quieten() -> None:
     """Leave out what Lightning says at every start, and no more."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
+    for name in ("lightning.pytorch", "lightning.fabric", "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
@@ -112,17 +116,27 @@ def _distiller(
         build.make(cfg.scheduler, "scheduler", total_iters=cfg.trainer.max_steps),
         data.ignore_index,
         cfg.measure_batches,
+        cfg.seed,
         card,
     )
 
 
+def _validate_the_end(trainer: L.Trainer, module: Distiller, data: SegmentationDataModule, run_dir: Path) -> None:
+    """Validate and keep the last step, where the interval of validations did not end on it."""
+    step = trainer.global_step
+    if trainer.interrupted or step in module.validated:
+        return
+    trainer.validate(module, datamodule=data, verbose=False)
+    folder = run_dir / "checkpoints"
+    names = [LAST]
+    if module.validated[step].miou >= max(found.miou for found in module.validated.values()):
+        names.append(BEST)
+    for name in names:
+        trainer.save_checkpoint(folder / f"{name}.ckpt")
+
+
 def _finish(cfg: DictConfig, module: Distiller, data: SegmentationDataModule, seconds: float) -> float:
     """Write `metrics.json` and what the terms keep, and show the classes of the last validation."""
-    if not module.validated:
-        raise ConfigError(
-            f"no validation took place: trainer.val_check_interval={cfg.trainer.val_check_interval} "
-            f"is more than trainer.max_steps={cfg.trainer.max_steps}"
-        )
     best_step = max(module.validated, key=lambda step: module.validated[step].miou)
     last_step = max(module.validated)
     best, last = module.validated[best_step], module.validated[last_step]

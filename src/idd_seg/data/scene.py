@@ -51,7 +51,8 @@ class Canvas:
         """Grain (height, width, 1) of deviation 1 whose specks measure about `sigma` pixels."""
         raw = self.rng.standard_normal((height, width), np.float32)
         # A blur by sigma leaves 1 / (2 sqrt(pi) sigma) of white noise's deviation.
-        return (cv2.GaussianBlur(raw, (0, 0), sigma) * np.float32(2 * np.sqrt(np.pi) * sigma))[..., None]
+        grain: Float = cv2.GaussianBlur(raw, (0, 0), sigma) * np.float32(2 * np.sqrt(np.pi) * sigma)
+        return grain[..., None]
 
     def place(self, margin: float = 0.06) -> tuple[float, float]:
         """A centre (x, y) in pixels, at least `margin` of the sides from the border."""
@@ -110,7 +111,8 @@ def paint_hatch(canvas: Canvas) -> None:
         rows = np.arange(y, y + height, dtype=np.float32)[:, None]
         columns = np.arange(x, x + width, dtype=np.float32)
         along = (columns * np.cos(lean) - rows * np.sin(lean)) * (2 * np.pi / period) + phase
-        return colour + 34 * np.sin(along.astype(np.float32))[..., None]
+        stripes: Float = colour + 34 * np.sin(along.astype(np.float32))[..., None]
+        return stripes
 
     canvas.paint(mask, look, 4 if right else 3)
 

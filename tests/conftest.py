@@ -1,0 +1,32 @@
+"""What all tests share: no network, one thread, and a network small enough for every test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+# Read at import by the packages they address.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+import torch
+
+from idd_seg.models.heads.psp import PSPHead
+from idd_seg.models.segmenter import Segmenter
+
+torch.set_num_threads(1)
+
+TINY = {"stem_type": "deep", "stem_width": 8, "channels": [8, 16, 32, 64], "layers": [1, 1, 1, 1]}
+
+
+@pytest.fixture
+def tiny_segmenter() -> Callable[..., Segmenter]:
+    """Build the demo's student with fresh random weights, of 5 classes unless told otherwise."""
+
+    def build(**changes: Any) -> Segmenter:
+        torch.manual_seed(changes.pop("seed", 0))
+        return Segmenter(**{"backbone": "resnet18", "head": PSPHead, "num_classes": 5, "options": TINY, **changes})
+
+    return build

@@ -1,0 +1,39 @@
+"""Running the program as a user does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+TINY = (
+    "data.size=[32,32]",
+    "data.train_length=16",
+    "data.val_length=4",
+    "data.batch_size=4",
+    "data.num_workers=0",
+    "trainer.max_steps=3",
+    "trainer.log_every_n_steps=1",
+    "teacher.training.max_steps=2",
+)
+
+
+def run(
+    module: str, *arguments: str, cwd: Path, env: dict[str, str] | None = None, timeout: float = 300
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -m idd_seg.<module>` in `cwd`, with a cache of teachers of its own beside it."""
+    environment = {**os.environ, "IDD_SEG_CACHE": str(cwd / "cache"), "OMP_NUM_THREADS": "1", **(env or {})}
+    environment.pop("HYDRA_FULL_ERROR", None)
+    environment.update(env or {})
+    command = [sys.executable, "-m", f"idd_seg.{module}", *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
+
+
+def clean_error(result: subprocess.CompletedProcess[str]) -> str:
+    """Return the one message of a failed run; there is no stack trace."""
+    assert result.returncode in (1, 2), f"{result.returncode}\n{result.stdout}\n{result.stderr}"
+    assert "Traceback" not in result.stderr, result.stderr
+    messages = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(messages) == 1, result.stderr
+    return messages[0]

@@ -1,0 +1,168 @@
+"""The command line: help, configuration, and one clear message for every mistake."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.helpers import TINY, clean_error, run
+
+
+def test_help_answers_at_once(tmp_path: Path) -> None:
+    start = time.monotonic()
+    result = run("train", "--help", cwd=tmp_path)
+    assert time.monotonic() - start < 3
+    assert result.returncode == 0
+    assert "loss.idd_weight=0.5" in result.stdout
+    assert "student: " in result.stdout
+
+
+def test_cfg_job_prints_the_configuration(tmp_path: Path) -> None:
+    result = run("train", "--cfg", "job", "data=voc", "student=r18", cwd=tmp_path)
+    assert result.returncode == 0
+    assert "backbone: resnet18" in result.stdout
+    assert not (tmp_path / "outputs").exists()
+
+
+MISTAKES = [
+    (["loss.idd_wieght=1"], "no option 'loss.idd_wieght'; did you mean 'loss.idd_weight'?"),
+    (["trainer.max_stepz=3"], "did you mean 'trainer.max_steps'?"),
+    (["datta=voc"], "did you mean 'data'?"),
+    (["student=r19"], "there is no student=r19; did you mean 'r18'?"),
+    (["loss=[ce,idx]"], "there is no loss=idx; did you mean 'idd'? The choices are ce, idd, kd, position"),
+    (["loss=ce", "loss.idd_weight=1"], "it is one of loss=idd, which is not chosen"),
+    (["data.root=/x"], "it is one of data=camvid, data=voc, which is not chosen"),
+    (["loss.idd_weight=-1"], "loss.idd_weight must be a finite number >= 0, got -1"),
+    (["loss.kd_weight=much"], "loss.kd_weight must be a number, got 'much'"),
+    (["loss.idd.scope=planet"], "loss.idd: scope must be one of image, batch, world, got 'planet'"),
+    (["loss.kd.temperature=0"], "loss.kd: temperature must be > 0, got 0"),
+    (["optimizer.lr=fast"], "optimizer.lr must be a number >= 0, got 'fast'"),
+    (["loss=ce", "loss.ce_weight=0"], "no term with a weight above 0"),
+    (["teacher=none"], "teacher=none, but loss=kd,idd,position needs a teacher"),
+    (["student.backbone=resnet19", "loss=ce"], "did you mean 'resnet18'?"),
+    (["data.batch_size=1"], "needs at least 2 images"),
+    (["data.batch_size=9999"], "data.batch_size=9999 is more than"),
+    (["data.size=[16,16]"], "at least 32 pixels a side"),
+    (["teacher.checkpoint=nowhere.ckpt"], "there is no file 'nowhere.ckpt'"),
+    (["teacher.checkpoint=https://example.org/t.ckpt"], "is a URL"),
+    (["seed"], "Error parsing override 'seed'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(m[0]) for m in MISTAKES])
+def test_a_mistake_gets_one_clear_error(arguments: list[str], message: str, tmp_path: Path) -> None:
+    changes = {a.split("=")[0] for a in arguments}
+    tiny = [option for option in TINY if option.split("=")[0] not in changes]
+    tiny = [] if any("root" in a for a in arguments) else tiny
+    assert message in clean_error(run("train", *tiny, *arguments, cwd=tmp_path))
+
+
+def test_the_users_own_command_without_voc(tmp_path: Path) -> None:
+    result = run("train", "data=voc", "student=r18", "loss.idd_weight=0.5", cwd=tmp_path)
+    message = clean_error(result)
+    assert "VOCdevkit/VOC2012" in message
+    assert "data.root=PATH" in message
+
+
+def test_full_error_shows_the_stack_trace(tmp_path: Path) -> None:
+    result = run("train", "loss.idd_weight=-1", cwd=tmp_path, env={"HYDRA_FULL_ERROR": "1"})
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+
+
+def test_an_output_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    message = clean_error(run("train", *TINY, "hydra.run.dir=file/run", cwd=tmp_path))
+    assert "file" in message
+
+
+def test_no_weights_offline_says_what_to_do_at_once(tmp_path: Path) -> None:
+    env = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
+    result = run("train", *TINY, "loss=ce", "student=r18", "pretrained=true", cwd=tmp_path, env=env)
+    message = clean_error(result)
+    assert "student.weights=PATH" in message
+    assert "pretrained=false" in message
+
+
+def test_a_real_data_set_needs_a_teacher_with_weights(tmp_path: Path) -> None:
+    make_camvid(tmp_path / "camvid")
+    message = clean_error(run("train", "data=camvid", "data.root=camvid", "data.batch_size=2", cwd=tmp_path))
+    assert "python -m idd_seg.train data=camvid student=r101 teacher=none loss=ce" in message
+    assert "teacher.checkpoint=PATH" in message
+
+
+def make_camvid(root: Path, value: int = 3) -> None:
+    for split in ("train", "val"):
+        for folder, mode, colour in ((split, "RGB", (90, 90, 90)), (f"{split}annot", "L", value)):
+            (root / folder).mkdir(parents=True)
+            for i in range(4):
+                Image.new(mode, (48, 40), colour).save(root / folder / f"a {i}é.png")
+
+
+def camvid_run(tmp_path: Path, *arguments: str) -> str:
+    options = ["data=camvid", "data.root=camvid", "student=small", "loss=ce", "pretrained=false", "data.batch_size=2"]
+    return clean_error(run("train", *options, "trainer.max_steps=2", *arguments, cwd=tmp_path))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_broken_file_is_named_also_from_a_worker(tmp_path: Path, workers: int) -> None:
+    make_camvid(tmp_path / "camvid")
+    bad = tmp_path / "camvid" / "train" / "a 1é.png"
+    bad.write_bytes(bad.read_bytes()[:40])
+    message = camvid_run(tmp_path, f"data.num_workers={workers}")
+    assert "a 1é.png" in message
+    assert "truncated" in message
+
+
+def test_a_label_value_outside_the_classes_is_named(tmp_path: Path) -> None:
+    make_camvid(tmp_path / "camvid", value=37)
+    message = camvid_run(tmp_path)
+    assert "value 37" in message
+    assert ".png" in message
+
+
+def test_an_image_without_a_label_is_named(tmp_path: Path) -> None:
+    make_camvid(tmp_path / "camvid")
+    (tmp_path / "camvid" / "valannot" / "a 2é.png").unlink()
+    assert "a 2é.png" in camvid_run(tmp_path)
+
+
+class Hostile:
+    """Would create a file if it were unpickled."""
+
+    def __init__(self, victim: Path) -> None:
+        self.victim = victim
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.victim),)
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "truncated", "hostile", "of something else"])
+def test_an_unusable_checkpoint(tmp_path: Path, kind: str) -> None:
+    path, victim = tmp_path / "c.ckpt", tmp_path / "victim"
+    if kind == "empty":
+        path.touch()
+    elif kind == "truncated":
+        torch.save({"state_dict": {"w": torch.zeros(1000)}}, path)
+        path.write_bytes(path.read_bytes()[:2000])
+    elif kind == "hostile":
+        path.write_bytes(pickle.dumps(Hostile(victim)))
+    elif kind == "of something else":
+        torch.save({"model": {}}, path)
+    message = clean_error(run("evaluate", f"checkpoint={path}", cwd=tmp_path))
+    assert str(path) in message
+    assert not victim.exists()
+
+
+def test_evaluate_without_a_checkpoint(tmp_path: Path) -> None:
+    assert "checkpoint=..." in clean_error(run("evaluate", cwd=tmp_path))
+
+
+def test_compare_without_runs(tmp_path: Path) -> None:
+    assert "runs=..." in clean_error(run("compare", cwd=tmp_path))

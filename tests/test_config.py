@@ -1,0 +1,80 @@
+"""Every YAML of conf/ composes, and every `_target_` in it exists."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from idd_seg.cli import config_dir
+
+CONF = config_dir()
+ROOTS = sorted(p.stem for p in CONF.glob("*.yaml"))
+CHOICES = sorted((p.parent.name, p.stem) for p in CONF.glob("*/*.yaml"))
+# Groups that other groups take their parts from.
+PARTS = {"model": "model@student", "frozen": "frozen@teacher", "head": "head@student.head"}
+
+
+def compose(root: str, *overrides: str) -> DictConfig:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose(root, list(overrides))
+
+
+def targets(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield node["_target_"]
+        for child in node.values():
+            yield from targets(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from targets(child)
+
+
+def check_targets(cfg: DictConfig) -> None:
+    for target in targets(OmegaConf.to_container(cfg, resolve=False)):
+        module, _, name = target.rpartition(".")
+        assert hasattr(importlib.import_module(module), name), target
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_every_entry_point_composes(root: str) -> None:
+    check_targets(compose(root))
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_every_choice_composes(group: str, name: str) -> None:
+    if group in PARTS and group != "head":
+        assert OmegaConf.load(CONF / group / f"{name}.yaml")
+        return
+    cfg = compose("train", f"{'+' if group == 'experiment' else ''}{PARTS.get(group, group)}={name}")
+    check_targets(cfg)
+
+
+@pytest.mark.parametrize("term", sorted(p.stem for p in (CONF / "loss").glob("*.yaml")))
+def test_every_term_has_a_flat_weight(term: str) -> None:
+    cfg = compose("train", f"loss=[{term}]", f"loss.{term}_weight=0.125")
+    assert cfg.loss[term].weight == 0.125
+
+
+def test_an_experiment_overrules_the_data_set_and_the_command_line_overrules_both() -> None:
+    assert compose("train").teacher.name == "medium"
+    assert compose("train", "student=r18").student.backbone == "resnet18"
+    assert compose("train", "student=mbv2").student.backbone == "mobilenetv2_100"
+    assert compose("train", "data=voc").teacher.name == "r101"
+
+
+def test_a_data_set_owns_its_classes() -> None:
+    for path in sorted((CONF / "data").glob("*.yaml")):
+        data = compose("train", f"data={path.stem}").data
+        assert len(data.class_names) == len(data.palette) == data.num_classes, path
+        assert len({tuple(colour) for colour in data.palette}) == data.num_classes, path
+
+
+def test_conf_is_found_in_the_checkout() -> None:
+    assert Path(__file__).parents[1] / "conf" == CONF

@@ -1,0 +1,293 @@
+"""Whole runs: what a user types, what lies in the folder afterwards, and what must not have changed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor
+
+from idd_seg.build import data_from, student_from
+from idd_seg.checkpoint import read_checkpoint
+from idd_seg.data.shapes import Shapes
+from idd_seg.errors import ConfigError, NonFiniteError
+from idd_seg.evaluation import evaluate
+from idd_seg.losses.ce import CrossEntropy
+from idd_seg.losses.idd import InterClassDistance
+from idd_seg.losses.kd import PixelWise
+from idd_seg.losses.position import Position
+from idd_seg.losses.term import Term
+from idd_seg.models.heads.psp import PSPHead
+from idd_seg.models.segmenter import Segmenter
+from idd_seg.models.teacher import FrozenTeacher
+from idd_seg.module import Distiller
+from idd_seg.types import Batch, Outputs
+from tests.helpers import TINY, clean_error, run
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one distilled run in `student`, the teacher in `cache`."""
+    folder = tmp_path_factory.mktemp("work")
+    result = run("train", *TINY, "hydra.run.dir=student", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert "training it once" in result.stdout
+    return folder
+
+
+def test_a_run_folder_says_how_to_do_it_again(work: Path) -> None:
+    folder = work / "student"
+    for name in (
+        "config.yaml",
+        "run.json",
+        "metrics.json",
+        "metrics.csv",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+    ):
+        assert (folder / name).stat().st_size > 0, name
+    assert (folder / "pictures" / "predictions.png").is_file()
+    described = json.loads((folder / "run.json").read_text())
+    assert described["seed"] == 0
+    assert {"torch", "lightning", "idd-seg"} <= set(described["versions"])
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["split"] == "val"
+    assert metrics["last"]["step"] == 3
+    assert len(metrics["last"]["iou"]) == 11
+    assert "${" not in (folder / "config.yaml").read_text()
+
+
+def test_every_term_is_logged_raw_and_weighted(work: Path) -> None:
+    with (work / "student" / "metrics.csv").open() as file:
+        columns = set(next(csv.reader(file)))
+    for term in ("ce", "kd", "idd", "position"):
+        assert {f"train/{term}", f"train/{term}_weighted"} <= columns
+    assert {"train/loss", "train/lr", "train/images_per_s", "val/mIoU", "val/position_mse_teacher"} <= columns
+
+
+def test_the_second_run_reuses_the_teacher_whatever_the_students_options(work: Path) -> None:
+    result = run("train", *TINY, "loss=[ce,kd]", "optimizer.lr=0.01", "seed=3", "hydra.run.dir=second", cwd=work)
+    assert result.returncode == 0, result.stderr
+    assert "teacher: taken from" in result.stdout
+    assert len(list((work / "cache" / "teachers").glob("*/"))) == 1
+
+
+def test_the_twin_needs_no_teacher(work: Path) -> None:
+    result = run("train", *TINY, "loss=ce", "hydra.run.dir=twin", cwd=work, env={"IDD_SEG_CACHE": str(work / "none")})
+    assert result.returncode == 0, result.stderr
+    assert not (work / "none").exists()
+
+
+def test_a_sweep_makes_a_run_of_each_value(work: Path) -> None:
+    result = run("train", "-m", *TINY, "loss.idd_weight=0,0.5,1", "hydra.sweep.dir=sweep", cwd=work)
+    assert result.returncode == 0, result.stderr
+    found = sorted(work.glob("sweep/*/metrics.json"))
+    assert len(found) == 3
+    headers = [p.with_name("metrics.csv").read_text().splitlines()[0] for p in found]
+    assert ["train/idd" in header for header in headers] == [False, True, True]
+
+
+def test_evaluate_repeats_the_score_of_the_run(work: Path) -> None:
+    result = run("evaluate", "checkpoint=student/checkpoints/last.ckpt", "hydra.run.dir=evaluated", cwd=work)
+    assert result.returncode == 0, result.stderr
+    again = json.loads((work / "evaluated" / "metrics.json").read_text())
+    first = json.loads((work / "student" / "metrics.json").read_text())["last"]
+    assert again["split"] == "val"
+    assert again["miou"] == pytest.approx(first["miou"], abs=1e-6)
+    assert again["iou"] == pytest.approx(first["iou"], abs=1e-6)
+
+
+def test_compare_makes_table_and_picture(work: Path) -> None:
+    options = ("probe_steps=3", "samples=2", "hydra.run.dir=compared")
+    result = run("compare", "runs={one: student, two: student}", *options, cwd=work)
+    assert result.returncode == 0, result.stderr
+    assert "teacher" in result.stdout
+    assert (work / "compared" / "comparison.png").stat().st_size > 10_000
+    networks = json.loads((work / "compared" / "comparison.json").read_text())["networks"]
+    assert list(networks) == ["teacher", "one", "two"]
+    assert networks["teacher"]["class_distance_error"] == 0
+    assert networks["one"] | {"images_per_s": 0} == networks["two"] | {"images_per_s": 0}
+
+
+def test_a_checkpoint_holds_the_student_and_no_teacher(work: Path) -> None:
+    saved = read_checkpoint(work / "student" / "checkpoints" / "last.ckpt")
+    assert not [key for key in saved.weights if key.startswith("teacher")]
+    assert saved.card["teacher"]["sha256"]
+    student, data = student_from(saved), data_from(saved, None)
+    for key, value in student.state_dict().items():
+        assert torch.equal(value, saved.weights[f"student.{key}"]), key
+    expected = json.loads((work / "student" / "metrics.json").read_text())["last"]["miou"]
+    assert evaluate(student, data, "val", torch.device("cpu")).miou == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_teacher_of_other_classes_is_refused(work: Path) -> None:
+    teacher = next((work / "cache" / "teachers").glob("*/checkpoints/last.ckpt"))
+    checkpoint = torch.load(teacher, weights_only=True)
+    checkpoint["idd_seg"]["class_names"] = ["road", "sky"]
+    torch.save(checkpoint, work / "other.ckpt")
+    message = clean_error(run("train", *TINY, "teacher.checkpoint=other.ckpt", cwd=work))
+    assert "trained for 2 classes, data=shapes has 11" in message
+
+
+def test_a_teacher_of_another_architecture_is_refused(work: Path) -> None:
+    message = clean_error(run("train", *TINY, "teacher.checkpoint=student/checkpoints/last.ckpt", cwd=work))
+    assert "is of another network than the teacher" in message
+
+
+def test_a_stored_configuration_calls_nothing_foreign(work: Path) -> None:
+    checkpoint = torch.load(work / "student" / "checkpoints" / "last.ckpt", weights_only=True)
+    checkpoint["idd_seg"]["config"]["student"]["head"] = {"_target_": "os.mkdir", "path": "victim"}
+    torch.save(checkpoint, work / "foreign.ckpt")
+    message = clean_error(run("evaluate", "checkpoint=foreign.ckpt", cwd=work))
+    assert "would call 'os.mkdir'" in message
+    assert not (work / "victim").exists()
+
+
+@pytest.mark.slow
+def test_wandb_is_offline_without_a_key(work: Path) -> None:
+    env = {"HOME": str(work), "WANDB_API_KEY": "", "NETRC": str(work / "netrc")}
+    result = run("train", *TINY, "loss=ce", "logger=wandb", "hydra.run.dir=wandb_run", cwd=work, env=env)
+    assert result.returncode == 0, result.stderr
+    assert "wandb sync" in result.stdout
+    assert len(list((work / "wandb_run" / "wandb").glob("offline-run-*"))) == 1
+    assert (work / "wandb_run" / "metrics.csv").is_file()
+
+
+@pytest.mark.slow
+def test_tensorboard_writes_its_events(work: Path) -> None:
+    result = run("train", *TINY, "loss=ce", "logger=tensorboard", "hydra.run.dir=tb", cwd=work)
+    assert result.returncode == 0, result.stderr
+    assert list((work / "tb" / "tensorboard").glob("**/events*"))
+
+
+def network(width: int) -> Segmenter:
+    options = {"stem_type": "deep", "stem_width": 8, "channels": [width * 2**i for i in range(4)], "layers": [1] * 4}
+    return Segmenter("resnet18", partial(PSPHead), 11, options=options)
+
+
+def shapes() -> Shapes:
+    return Shapes(
+        size=(32, 32),
+        scene_seed=0,
+        train_length=16,
+        val_length=4,
+        test_length=4,
+        name="shapes",
+        num_classes=11,
+        class_names=[str(i) for i in range(11)],
+        palette=[[i, i, i] for i in range(11)],
+        mean=[0.5] * 3,
+        std=[0.2] * 3,
+        batch_size=4,
+    )
+
+
+def distiller(terms: dict[str, Term], teacher: Segmenter | None, student: Segmenter | None = None) -> Distiller:
+    return Distiller(
+        student or network(4),
+        None if teacher is None else FrozenTeacher(teacher),
+        terms,
+        partial(torch.optim.SGD, lr=0.01),
+        partial(torch.optim.lr_scheduler.PolynomialLR, total_iters=4),
+    )
+
+
+def trainer(folder: Path, steps: int = 4, **options: Any) -> L.Trainer:
+    return L.Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=folder,
+        **options,
+    )
+
+
+def all_terms() -> dict[str, Term]:
+    return {
+        "ce": CrossEntropy(),
+        "kd": PixelWise(),
+        "idd": InterClassDistance(11, memory=0.9),
+        "position": Position(padding=1, warmup_steps=1),
+    }
+
+
+def test_the_teacher_is_the_same_to_the_bit_after_training(tmp_path: Path) -> None:
+    teacher = network(8)
+    before = {key: value.clone() for key, value in teacher.state_dict().items()}
+    module = distiller(all_terms(), teacher)
+    student = {key: value.clone() for key, value in module.student.state_dict().items()}
+    trainer(tmp_path).fit(module, datamodule=shapes())
+    assert all(torch.equal(before[key], value) for key, value in teacher.state_dict().items())
+    assert not teacher.training
+    assert all(p.grad is None for p in teacher.parameters())
+    changed = [key for key, value in module.student.state_dict().items() if not torch.equal(student[key], value)]
+    assert len(changed) > 0.9 * len(student)
+
+
+def test_state_goes_through_a_file_whole(tmp_path: Path) -> None:
+    module = distiller(all_terms(), network(8))
+    fit = trainer(tmp_path)
+    fit.fit(module, datamodule=shapes())
+    fit.save_checkpoint(tmp_path / "c.ckpt")
+    content = torch.load(tmp_path / "c.ckpt", weights_only=True)
+    other = distiller(all_terms(), network(8))
+    other.load_state_dict(content["state_dict"])
+    for key, value in module.state_dict().items():
+        again = other.state_dict()[key]
+        same = torch.equal(value, again) if isinstance(value, Tensor) else str(value) == str(again)
+        assert same, key
+
+
+def test_a_term_without_a_teacher_is_refused() -> None:
+    with pytest.raises(ConfigError, match="loss=kd needs a teacher"):
+        distiller({"kd": PixelWise()}, None)
+
+
+class Broken(Term):
+    """Fails from its second call on."""
+
+    calls = 0
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
+        self.calls += 1
+        return student.logits.mean() * (float("nan") if self.calls > 1 else 1.0)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_term_step_and_files(tmp_path: Path) -> None:
+    module = distiller({"ce": CrossEntropy(), "broken": Broken()}, network(8))
+    with pytest.raises(NonFiniteError) as caught:
+        trainer(tmp_path).fit(module, datamodule=shapes())
+    message = str(caught.value)
+    assert "step 1" in message
+    assert "broken = nan" in message
+    assert "ce =" not in message
+    assert message.count("shapes:0/train/") == 4
+    assert all(torch.isfinite(p).all() for p in module.student.parameters())
+
+
+def test_twins_start_from_the_same_weights_and_see_the_same_batches(work: Path) -> None:
+    with (work / "student" / "metrics.csv").open() as file:
+        distilled = next(row for row in csv.DictReader(file) if row["train/ce"])
+    with (work / "twin" / "metrics.csv").open() as file:
+        twin = next(row for row in csv.DictReader(file) if row["train/ce"])
+    assert float(distilled["train/ce"]) == pytest.approx(float(twin["train/ce"]), rel=1e-5)
+
+
+@pytest.fixture(autouse=True)
+def _few_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    yield
+    torch.set_num_threads(threads)
