@@ -6,26 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
-# A space, letters beyond ASCII, several dots.
-NAMES = ("0001 street scene", "0002 Größe 街", "0003.frame.tail")
-SIZE = (12, 16)  # height, width
-
-
-def photograph(seed: int) -> Image.Image:
-    rng = np.random.default_rng(seed)
-    return Image.fromarray(rng.integers(0, 256, (*SIZE, 3), np.uint8))
-
-
-def label_map(seed: int, num_classes: int) -> NDArray[np.uint8]:
-    return np.random.default_rng(seed).integers(0, num_classes, SIZE).astype(np.uint8)
+from tests.data.sources import NAMES, label_map, photograph
 
 
 @pytest.fixture
 def camvid_root(tmp_path: Path) -> Path:
-    """CamVid's folders: PNG photographs for training, JPEG ones for validation; labels 0 to 11, of which 11 is ignored."""
+    """CamVid's folders: PNG photographs for training, JPEG ones for validation; labels 0 to 11."""
     root = tmp_path / "CamVid ü"
     for split, suffix in (("train", "png"), ("val", "jpg")):
         (root / split).mkdir(parents=True)

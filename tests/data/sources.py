@@ -1,13 +1,29 @@
-"""Photographs whose content says where each pixel came from, and a data module around any source."""
+"""What the tests of data share: small pictures, and photographs whose content says where each pixel came from."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from idd_seg.data.base import SegmentationDataModule
 from idd_seg.data.source import Item, Source
+
+# A space, letters beyond ASCII, several dots.
+NAMES = ("0001 street scene", "0002 Größe 街", "0003.frame.tail")
+SIZE = (12, 16)  # height, width
+
+
+def photograph(seed: int) -> Image.Image:
+    """Return a soft picture, so that JPEG changes it little."""
+    colours = np.random.default_rng(seed).integers(0, 256, (2, 3, 3), np.uint8)
+    return Image.fromarray(colours).resize(SIZE[::-1], Image.Resampling.BICUBIC)
+
+
+def label_map(seed: int, num_classes: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, num_classes, SIZE).astype(np.uint8)
 
 
 class Coordinates:

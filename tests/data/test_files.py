@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from idd_seg.data.base import SegmentationDataModule
@@ -19,8 +21,7 @@ from idd_seg.data.files import read_image, read_label
 from idd_seg.data.shapes import Shapes
 from idd_seg.data.voc import VOC
 from idd_seg.errors import DataError, UserError, message_of
-from tests.data.conftest import NAMES, SIZE, label_map, photograph
-from tests.data.sources import settings
+from tests.data.sources import NAMES, SIZE, label_map, photograph, settings
 
 IMAGE = f"train/{NAMES[0]}.png"
 JPEG = f"val/{NAMES[0]}.jpg"
@@ -65,7 +66,7 @@ def test_camvid_pairs_photographs_and_labels_by_name(camvid_root: Path) -> None:
         for i in range(3):
             assert np.array_equal(source[i].label, label_map(i, 12))
             error = np.abs(source[i].image.astype(int) - np.asarray(photograph(i)))
-            assert error.mean() < (0.1 if suffix == "png" else 80)
+            assert error.mean() < (0.1 if suffix == "png" else 8)
     assert set(data.dataset("train")[0, 0].label.unique().tolist()) <= {*range(11), 255}
 
 
@@ -105,10 +106,19 @@ def test_a_photograph_of_16_bits_is_scaled_or_refused_not_clipped(tmp_path: Path
     Image.fromarray(np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)).save(path)
     try:
         found = read_image(path)
-    except DataError as error:
-        assert str(path) in str(error)
-    else:
-        assert np.abs(found[..., 0].ravel().astype(int) - np.arange(256)).max() <= 1
+    except DataError:
+        return
+    assert np.abs(found[..., 0].ravel().astype(int) - np.arange(256)).max() <= 1
+
+
+def test_samples_of_files_give_no_warning(camvid_root: Path) -> None:
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            read_all(camvid(camvid_root))
+    finally:
+        torch.set_warn_always(False)
 
 
 def test_a_black_and_white_label_map_has_the_classes_0_and_1(tmp_path: Path) -> None:
@@ -121,8 +131,8 @@ def test_a_black_and_white_label_map_has_the_classes_0_and_1(tmp_path: Path) -> 
 def test_damage_of_any_kind_ends_in_a_data_error(tmp_path: Path, suffix: str) -> None:
     path, rng = tmp_path / f"noise.{suffix}", np.random.default_rng(0)
     photograph(0).save(path)
-    good, refused = path.read_bytes(), 0
-    for _ in range(300):
+    good, messages = path.read_bytes(), []
+    for _ in range(150):
         damaged = bytearray(good)
         for place in rng.integers(min(200, len(good)), size=rng.integers(1, 5)):
             damaged[place] = rng.integers(256)
@@ -132,9 +142,9 @@ def test_damage_of_any_kind_ends_in_a_data_error(tmp_path: Path, suffix: str) ->
             try:
                 assert read_image(path).dtype == np.uint8
             except DataError as error:
-                refused += 1
-                assert str(path) in str(error)
-    assert refused > 50
+                messages.append(str(error))
+    assert len(messages) > 25
+    assert all(str(path) in message for message in messages)
 
 
 # What is refused: the message names the file and says what is wrong with it
@@ -150,7 +160,7 @@ def set_value_12(path: Path) -> None:
     Image.fromarray(label).save(path)
 
 
-DAMAGES: dict[str, tuple[str, Callable[[Path], None], str]] = {
+DAMAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "truncated png": (IMAGE, cut, "damaged or truncated"),
     "truncated jpeg": (JPEG, cut, "damaged or truncated"),
     "truncated label": (LABEL, cut, "damaged or truncated"),
@@ -180,7 +190,7 @@ def test_a_bad_file_is_named_with_its_fault(camvid_root: Path, damage: str) -> N
 
 def test_a_value_that_is_no_class_is_named_with_its_file(camvid_root: Path) -> None:
     set_value_12(camvid_root / LABEL)
-    with pytest.raises(DataError, match="value 12.*classes 0 to 10 and ignores 11, 255") as caught:
+    with pytest.raises(DataError, match=r"value 12.*classes 0 to 10 and ignores 11, 255") as caught:
         read_all(camvid(camvid_root))
     assert NAMES[0] in str(caught.value)
 
@@ -281,6 +291,15 @@ def test_a_split_that_does_not_exist_is_the_users_to_mend(
 # The same from a loader's worker
 
 
+@pytest.fixture
+def quick_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """End the workers at once: after an error PyTorch waits 5 s for each of them."""
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.1, raising=False)
+    yield
+    gc.collect()
+
+
+@pytest.mark.usefixtures("quick_end")
 @pytest.mark.parametrize("damage", ["truncated png", "jpeg label", "value", "sizes in one batch"])
 def test_a_worker_gives_the_same_clean_message(camvid_root: Path, damage: str) -> None:
     if damage in DAMAGES:
@@ -293,8 +312,9 @@ def test_a_worker_gives_the_same_clean_message(camvid_root: Path, damage: str) -
         Image.new("L", (20, 9)).save(camvid_root / LABEL)
     messages = []
     for workers in (0, 2):
+        loader = camvid(camvid_root, num_workers=workers).loader("train", batch_size=3)
         with pytest.raises(DataError) as caught:
-            list(camvid(camvid_root, num_workers=workers).loader("train", batch_size=3))
+            list(loader)
         messages.append(message_of(caught.value))
     assert messages[0] == messages[1]
     assert NAMES[0] in messages[0]

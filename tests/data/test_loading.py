@@ -61,7 +61,9 @@ def test_every_sample_epoch_and_seed_has_a_stream_of_its_own(where: str) -> None
     changes = {} if where == "box" else {"augment": Augmentation(photometric=[albumentations.ColorJitter(p=1)])}
 
     def drawn(seed: int, epoch: int, index: int) -> Tensor:
-        data = OneSource(Coordinates(40, 60, length=7), **{**settings(60, augment=module().augment, seed=seed), **changes})
+        data = OneSource(
+            Coordinates(40, 60, length=7), **{**settings(60, augment=module().augment, seed=seed), **changes}
+        )
         return getattr(data.dataset("train")[epoch, index], where)
 
     keys = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 1, 1), (1, 0, 1)]

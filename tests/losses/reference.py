@@ -69,14 +69,11 @@ def inter_class_distance(
     teacher_means, teacher_pixels = class_means(teacher, labels, num_classes, ignore, scope, resize)
     losses = []
     for graph in range(len(student_means)):
-        # A share is a sum of thirds and the like: a hair of slack where it should add up to a whole cell.
-        enough = min_pixels - 1e-9
         present = [
             k
             for k in range(num_classes)
-            if student_pixels[graph].get(k, 0) >= enough and teacher_pixels[graph].get(k, 0) >= enough
+            if student_pixels[graph].get(k, 0) >= min_pixels and teacher_pixels[graph].get(k, 0) >= min_pixels
         ]
-        present = [k for k in present if k in student_means[graph] and k in teacher_means[graph]]
         pairs = [(i, j) for i in present for j in present if i < j]
         if pairs:
             losses.append(graph_loss(student_means[graph], teacher_means[graph], pairs, normalize, reduction))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -20,9 +20,15 @@ def random_labels(*shape: int, num_classes: int, seed: int = 0, stray: tuple[int
     return torch.where(torch.rand(shape, generator=generator) < 1 / 6, values, labels)
 
 
-def descend(parameter: Tensor, loss_of: Callable[[Tensor], Tensor], steps: int = 20, lr: float = 0.1) -> list[float]:
-    """Losses along plain Adam steps on `parameter`."""
-    optimizer = torch.optim.Adam([parameter], lr=lr)
+def descend(
+    parameter: Tensor,
+    loss_of: Callable[[Tensor], Tensor],
+    steps: int = 20,
+    lr: float = 0.1,
+    others: Iterable[Tensor] = (),
+) -> list[float]:
+    """Losses along plain Adam steps on `parameter`, and on `others` with it."""
+    optimizer = torch.optim.Adam([parameter, *others], lr=lr)
     losses = []
     for _ in range(steps):
         optimizer.zero_grad()

@@ -50,9 +50,7 @@ def test_logits_are_enlarged_between_the_centres_of_cells() -> None:
     factor=st.tuples(st.sampled_from([1, 1.5, 2, 3]), st.sampled_from([1, 1.5, 2, 3])),
     seed=st.integers(0, 999),
 )
-def test_equals_the_literal_reference(
-    shape: tuple[int, int, int, int], factor: tuple[float, float], seed: int
-) -> None:
+def test_equals_the_literal_reference(shape: tuple[int, int, int, int], factor: tuple[float, float], seed: int) -> None:
     logits = 3 * random_features(*shape, seed=seed)
     size = (math.ceil(shape[2] * factor[0]), math.ceil(shape[3] * factor[1]))
     labels = random_labels(shape[0], *size, num_classes=shape[1], seed=seed)
@@ -104,6 +102,13 @@ def test_half_inputs_are_computed_in_float32(dtype: torch.dtype) -> None:
     assert loss.item() == pytest.approx(reference.cross_entropy(logits, labels), rel=1e-5)
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
+
+
+def test_autocast_changes_nothing() -> None:
+    logits, labels = random_features(2, 5, 2, 2).float(), random_labels(2, 4, 4, num_classes=5)
+    expected = cross_entropy(logits, labels)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(cross_entropy(logits, labels), expected)
 
 
 def test_the_term_adds_the_auxiliary_head() -> None:

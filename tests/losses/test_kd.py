@@ -142,6 +142,13 @@ def test_half_inputs_are_computed_in_float32(dtype: torch.dtype) -> None:
     assert student.grad.isfinite().all()
 
 
+def test_autocast_changes_nothing() -> None:
+    student, teacher = random_features(2, 5, 4, 4).float(), random_features(2, 5, 4, 4, seed=1).float()
+    expected = pixel_wise(student, teacher)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(pixel_wise(student, teacher), expected)
+
+
 def test_float64_stays() -> None:
     assert pixel_wise(pixel(0, 0), pixel(0, 1)).dtype == torch.float64
 

@@ -1,0 +1,111 @@
+"""Every command in README and docs runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.helpers import TINY, run
+
+TOP = Path(__file__).parents[1]
+PAGES = sorted([TOP / "README.md", TOP / "CONTRIBUTING.md", *(TOP / "docs").glob("*.md")])
+
+
+def fenced(language: str) -> list[tuple[str, str]]:
+    """Return (page, text) of each fenced block of a language."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+            found.append((page.name, block))
+    return found
+
+
+def commands() -> list[str]:
+    lines = [line for _, block in fenced("bash") for line in block.replace("\\\n", " ").splitlines()]
+    return sorted({line.split(" #")[0].strip() for line in lines if line.strip() and not line.startswith("#")})
+
+
+PROGRAM = [c for c in commands() if c.startswith("python -m idd_seg.")]
+MAKE = [c for c in commands() if c.startswith("make ")]
+
+
+def test_every_command_is_of_a_kind_that_is_tested() -> None:
+    rest = set(commands()) - set(PROGRAM) - set(MAKE)
+    assert all(c.startswith(("git clone", "cd ", "pip install")) for c in rest), rest
+    assert PROGRAM
+    assert {"make demo", "make test"} <= set(MAKE)
+
+
+@pytest.mark.parametrize("command", MAKE)
+def test_make_target(command: str) -> None:
+    result = subprocess.run([*shlex.split(command), "-n"], cwd=TOP, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("page", [page for page, _ in fenced("python")])
+def test_python_examples(page: str) -> None:
+    for name, block in fenced("python"):
+        if name == page:
+            result = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, timeout=120)
+            assert result.returncode == 0, result.stderr
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tiny data sets, and the files that the commands name."""
+    folder = tmp_path_factory.mktemp("docs")
+    voc, camvid = folder / "voc", folder / "camvid"
+    for path, mode in ((voc / "JPEGImages", "RGB"), (voc / "SegmentationClass", "L")):
+        picture(path, mode, ".jpg" if mode == "RGB" else ".png")
+    lists = voc / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    for split in ("train", "val"):
+        (lists / f"{split}.txt").write_text("".join(f"{i}\n" for i in range(4)))
+        picture(camvid / split, "RGB", ".png")
+        picture(camvid / f"{split}annot", "L", ".png")
+    for name in ("student", "twin"):
+        loss = ["loss=[ce,kd]"] if name == "student" else ["loss=ce"]
+        result = run("train", *TINY, *loss, f"hydra.run.dir=outputs/demo/{name}", cwd=folder)
+        assert result.returncode == 0, result.stderr
+    return folder
+
+
+def picture(folder: Path, mode: str, suffix: str) -> None:
+    folder.mkdir(parents=True)
+    for i in range(4):
+        Image.effect_noise((48, 48), 90).convert("RGB").save(folder / f"{i}{suffix}") if mode == "RGB" else Image.new(
+            mode, (48, 48), i % 2
+        ).save(folder / f"{i}{suffix}")
+
+
+def shrink(command: str) -> list[str]:
+    """Keep what a command chooses, and make it small enough for a test."""
+    words = shlex.split(command)[3:]
+    chosen = {word.split("=")[0] for word in words}
+    small = ["trainer.max_steps=2", "data.batch_size=2", "data.num_workers=0"]
+    real = any(word.startswith(("data=", "experiment=")) for word in words)
+    small += ["data.augment.crop=[40,40]", "pretrained=false", "data.image_scale=1"] if real else list(TINY[:3])
+    if "teacher=none" not in words:
+        small += ["teacher.training.max_steps=2", "teacher.checkpoint=auto", "teacher.training.pretrained=false"]
+    return words + [option for option in small if option.split("=")[0] not in chosen - {"teacher.checkpoint"}]
+
+
+@pytest.mark.parametrize("command", PROGRAM)
+def test_command(command: str, place: Path) -> None:
+    module = command.split()[2].removeprefix("idd_seg.")
+    words = shlex.split(command)[3:]
+    plain = module != "train" or "--help" in words or "--cfg" in words
+    arguments = words if plain else shrink(command)
+    if module == "compare":
+        arguments = [*words, "probe_steps=2"]
+    env = {"IDD_SEG_VOC": str(place / "voc"), "IDD_SEG_CAMVID": str(place / "camvid"), "HOME": str(place)}
+    env |= {"WANDB_API_KEY": "", "NETRC": os.devnull}
+    result = run(module, *arguments, cwd=place, env=env)
+    assert result.returncode == 0, f"{arguments}\n{result.stdout[-2000:]}\n{result.stderr[-3000:]}"
