@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 DEMO := outputs/demo
+# Threads that wait must not take a core from the other processes of a test run.
+export OMP_WAIT_POLICY ?= passive
 export IDD_SEG_CACHE ?= $(CURDIR)/outputs/cache
 
 .PHONY: help setup demo test test-full lint dist clean

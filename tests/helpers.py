@@ -23,7 +23,7 @@ def run(
     module: str, *arguments: str, cwd: Path, env: dict[str, str] | None = None, timeout: float = 300
 ) -> subprocess.CompletedProcess[str]:
     """Run `python -m idd_seg.<module>` in `cwd`, with a cache of teachers of its own beside it."""
-    environment = {**os.environ, "IDD_SEG_CACHE": str(cwd / "cache"), "OMP_NUM_THREADS": "1", **(env or {})}
+    environment = {**os.environ, "IDD_SEG_CACHE": str(cwd / "cache"), **(env or {})}
     environment.pop("HYDRA_FULL_ERROR", None)
     environment.update(env or {})
     command = [sys.executable, "-m", f"idd_seg.{module}", *arguments]

@@ -16,6 +16,9 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from idd_seg.errors import UserError, message_of, suggest
 
+# OpenMP's threads would spin while they wait for each other; where another program takes one of the cores, a training
+# step then takes ten times as long. It is read when PyTorch is loaded, which is after this.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # albumentations would ask the network for a newer version of itself at import.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 # The one query that wandb sends even when it is offline.
