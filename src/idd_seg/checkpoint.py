@@ -54,7 +54,7 @@ class Saved:
         ours = {
             k.removeprefix(STUDENT): v
             for k, v in self.weights.items()
-            if k.startswith(STUDENT) and not k.startswith(f"{STUDENT}auxiliary.")
+            if isinstance(k, str) and k.startswith(STUDENT) and not k.startswith(f"{STUDENT}auxiliary.")
         }
         problems = _differences(ours, network.state_dict())
         if problems:
@@ -69,11 +69,15 @@ def _differences(ours: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
     problems = [f"{k} is missing" for k in expected if k not in ours]
     problems += [f"{k} is not known" for k in ours if k not in expected]
     problems += [
-        f"{k} is {tuple(ours[k].shape)} instead of {tuple(v.shape)}"
+        f"{k} is {_shape(ours[k])} instead of {_shape(v)}"
         for k, v in expected.items()
-        if k in ours and ours[k].shape != v.shape
+        if k in ours and _shape(ours[k]) != _shape(v)
     ]
     return problems
+
+
+def _shape(value: Any) -> str:
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
 def read_checkpoint(path: Path | str) -> Saved:

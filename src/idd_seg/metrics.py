@@ -23,7 +23,8 @@ class Scores:
     def as_dict(self, class_names: Sequence[str]) -> dict[str, Any]:
         """Return plain values for JSON; an absent class has None."""
         iou = {n: (None if v != v else v) for n, v in zip(class_names, self.iou, strict=True)}
-        return {"miou": self.miou, "pixel_accuracy": self.accuracy, "iou": iou}
+        miou, accuracy = (None if v != v else v for v in (self.miou, self.accuracy))
+        return {"miou": miou, "pixel_accuracy": accuracy, "iou": iou}
 
 
 class ConfusionMatrix(Metric):
@@ -51,7 +52,7 @@ class ConfusionMatrix(Metric):
     def count(self, predicted: Tensor, labels: Tensor) -> None:
         """Count (N, H, W) predicted class ids against labels; an extra row takes the ignored pixels."""
         k = self.num_classes
-        truth = torch.where(labels == self.ignore_index, k, labels)
+        truth = torch.where(labels == self.ignore_index, k, labels.long())
         cells = torch.bincount((truth * k + predicted).flatten(), minlength=(k + 1) * k)
         self.counts += cells.view(k + 1, k)[:k]
 

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, Sampler, default_collate
 
 from idd_seg.data.augment import Augmentation, show, whole
 from idd_seg.data.source import Source, UInt8
-from idd_seg.errors import DataError
+from idd_seg.errors import ConfigError, DataError
 from idd_seg.types import Batch
 
 Key = tuple[int, int]  # (epoch, index): all that a sample depends on beside the seed
@@ -43,6 +43,11 @@ class LabelMap:
         self, num_classes: int, ignore_index: int, ignored: Sequence[int] = (), mapping: Mapping[int, int] | None = None
     ) -> None:
         pairs = {i: i for i in range(num_classes)} if mapping is None else dict(mapping)
+        for value, class_id in pairs.items():
+            if not (0 <= int(value) <= 255 and 0 <= class_id < num_classes):
+                raise ConfigError(
+                    f"data.label_values maps {value} to {class_id}; values are 0 to 255, classes 0 to {num_classes - 1}"
+                )
         self.num_classes, self.ignored = num_classes, sorted({*ignored, ignore_index})
         self.table: NDArray[np.int16] = np.full(256, -1, np.int16)
         for value, class_id in pairs.items():
@@ -103,7 +108,7 @@ class SegmentationDataset(Dataset[Sample]):
         rng = np.random.default_rng([self.seed, epoch, index])
         window = self.augmentation.window(rng, height, width, self.image_scale)
         picture = self.augmentation.recolour(show(image, window, cv2.INTER_LINEAR, self.fill), int(rng.integers(2**31)))
-        label = show(label, window, cv2.INTER_NEAREST, [self.ignore_index])
+        label = show(label, window, cv2.INTER_NEAREST_EXACT, [self.ignore_index])  # INTER_NEAREST leans to the left
         return self._sample(picture, label, window.box(height, width), name)
 
     def _sample(self, image: UInt8, label: UInt8, box: NDArray[np.float32], name: str) -> Sample:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from idd_seg.data.source import Item, UInt8
 from idd_seg.errors import DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+FORMATS = ("PNG", "JPEG")  # no format that calls another program
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error, Image.DecompressionBombError)
 
 
@@ -53,7 +55,7 @@ def _open(path: Path) -> Image.Image:
             raise DataError(f"{path}: the file is empty (0 bytes)")
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = Image.open(path)
+            picture = Image.open(path, formats=FORMATS)
             picture.load()
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such file") from error
@@ -68,7 +70,10 @@ def read_image(path: Path) -> UInt8:
     Raises:
         DataError: if the file is missing, empty, truncated, too large to be a photograph, or no picture.
     """
-    return np.asarray(_open(path).convert("RGB"))
+    picture = _open(path)
+    if picture.mode.startswith(("I", "F")):
+        raise DataError(f"{path}: the photograph is a '{picture.mode}' picture; 8 bits a channel are expected")
+    return np.array(picture.convert("RGB"))
 
 
 def read_label(path: Path) -> UInt8:
@@ -111,6 +116,8 @@ def pair_by_name(images: Path, labels: Path) -> list[Pair]:
     if not found:
         raise DataError(f"no .png, .jpg or .jpeg files in '{images}'")
     require_folder(labels, "label maps")
+    if twice := [stem for stem, number in Counter(path.stem for path in found).items() if number > 1]:
+        raise DataError(f"'{images}' holds '{twice[0]}' in two formats, for one label; remove one of them")
     pairs = [Pair(path, labels / f"{path.stem}.png") for path in found]
     return require_labels(pairs)
 
@@ -138,14 +145,15 @@ def read_list(path: Path) -> list[str]:
         DataError: if it is missing, not text, empty, or names a file outside the data set.
     """
     try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        names = {number: line.strip() for number, line in lines if line.strip()}
     except FileNotFoundError as error:
         raise DataError(f"there is no list file '{path}'; set data.root=PATH to where the data set lies") from error
     except (UnicodeDecodeError, OSError) as error:
         raise DataError(f"{path}: the list file can't be read ({error})") from error
     if not names:
         raise DataError(f"{path}: the list file is empty")
-    for number, name in enumerate(names, 1):
+    for number, name in names.items():
         if name.startswith(("/", "\\")) or ".." in Path(name).parts:
             raise DataError(f"{path}, line {number}: '{name}' leads out of the data set")
-    return names
+    return list(names.values())

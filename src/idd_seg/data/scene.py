@@ -50,8 +50,9 @@ class Canvas:
     def noise(self, height: int, width: int, sigma: float) -> Float:
         """Grain (height, width, 1) of deviation 1 whose specks measure about `sigma` pixels."""
         raw = self.rng.standard_normal((height, width), np.float32)
-        # A blur by sigma leaves 1 / (2 sqrt(pi) sigma) of white noise's deviation.
-        grain: Float = cv2.GaussianBlur(raw, (0, 0), sigma) * np.float32(2 * np.sqrt(np.pi) * sigma)
+        kernel = cv2.getGaussianKernel(round(8 * sigma + 1) | 1, sigma)
+        # A blur leaves the sum of the squared weights of white noise's deviation.
+        grain: Float = cv2.sepFilter2D(raw, -1, kernel, kernel) / np.float32((kernel**2).sum())
         return grain[..., None]
 
     def place(self, margin: float = 0.06) -> tuple[float, float]:

@@ -37,6 +37,8 @@ class ShapesSource:
         return self.length
 
     def __getitem__(self, index: int) -> Item:
+        if not 0 <= index < self.length:
+            raise IndexError(f"scene {index} of {self.length}")
         rng = np.random.default_rng([self.seed, SPLITS.index(self.split), index])
         image, label = draw_scene(rng, *self.size)
         return Item(image, label, f"shapes:{self.seed}/{self.split}/{index}")
@@ -59,4 +61,6 @@ class Shapes(SegmentationDataModule):
         self.lengths = {"train": train_length, "val": val_length, "test": test_length}
 
     def make_source(self, split: str) -> ShapesSource:
+        if split not in self.lengths:
+            raise ConfigError(f"there is no split '{split}' of the generated scenes, only {', '.join(self.lengths)}")
         return ShapesSource(self.scene_seed, split, self.lengths[split], self.size)

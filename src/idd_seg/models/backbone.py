@@ -49,8 +49,10 @@ class Backbone(nn.Module):
         super().__init__()
         if output_stride not in (8, 16, 32):
             raise ConfigError(f"output_stride must be 8, 16 or 32, got {output_stride}")
-        if not timm.is_model(name):
-            raise ConfigError(f"backbone '{name}' is not a timm model{suggest(name, timm.list_models())}")
+        # With a tag of its weights, as in resnet18.a1_in1k, or without.
+        known = timm.list_models(pretrained="." in name)
+        if name not in known:
+            raise ConfigError(f"backbone '{name}' is not a timm model{suggest(name, known)}")
         overlay = _pretrained_overlay(name, pretrained, weights)
         try:
             self.net = timm.create_model(
@@ -61,12 +63,15 @@ class Backbone(nn.Module):
                 pretrained_cfg_overlay=overlay,
                 **(options or {}),
             )
-        except (TypeError, NotImplementedError, AssertionError) as error:
-            raise ConfigError(f"timm cannot build '{name}' with output_stride {output_stride}: {error}") from error
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"the ImageNet weights do not fit '{name}' with {dict(options or {})}: {error}"
-            ) from error
+        except (TypeError, ValueError, LookupError, AttributeError, RuntimeError, AssertionError) as error:
+            reason = str(error) or type(error).__name__
+            if overlay is not None and isinstance(error, RuntimeError | AttributeError):
+                raise CheckpointError(
+                    f"the ImageNet weights do not fit '{name}' with {dict(options or {})}: {reason}"
+                ) from error
+            raise ConfigError(f"timm cannot build '{name}' with output_stride {output_stride}: {reason}") from error
+        if overlay is not None and "file" in overlay:
+            _refuse_missing(self.net, overlay["file"], name)
         info: Any = self.net.feature_info
         self.channels: list[int] = info.channels()[-STAGES:]
         self.strides: list[int] = info.reduction()[-STAGES:]
@@ -82,8 +87,8 @@ class Backbone(nn.Module):
 def _pretrained_overlay(name: str, pretrained: bool, weights: str | None) -> dict[str, Any] | None:
     """Say where timm is to load from; None means random weights."""
     if weights is not None:
-        read_weights(Path(weights))  # refuses what is missing, damaged or hostile, with its own message
-        return {"file": weights}
+        read_weights(weights)  # refuses what is missing, damaged or hostile, with its own message
+        return {"file": str(Path(weights).expanduser())}
     if not pretrained:
         return None
     cached = _cached_weights(name)
@@ -95,6 +100,22 @@ def _pretrained_overlay(name: str, pretrained: bool, weights: str | None) -> dic
             f"give a file with student.weights=PATH, or train from scratch with pretrained=false"
         )
     return {}
+
+
+def _refuse_missing(net: nn.Module, path: str, name: str) -> None:
+    """timm leaves layers that a file does not have at random, with a line in the log."""
+    from timm.models import load_state_dict
+
+    held = {key.replace(".", "_") for key in load_state_dict(path)}
+    missing = [
+        key
+        for key in net.state_dict()
+        if key.replace(".", "_") not in held and not key.endswith(".num_batches_tracked")
+    ]
+    if missing:
+        raise CheckpointError(
+            f"'{path}' does not fit '{name}': {len(missing)} of its tensors are missing, the first is {missing[0]}"
+        )
 
 
 def _cached_weights(name: str) -> str | None:
