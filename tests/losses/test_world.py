@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,13 @@ def run_reader(rank: int) -> Tensor:
 
 def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=len(PARTS))
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/rendezvous",
+        rank=rank,
+        world_size=len(PARTS),
+        timeout=timedelta(seconds=60),
+    )
     try:
         results = {name: run_case(case, rank) for name, case in CASES.items()}
         memory, reader = run_memory(rank), run_reader(rank)

@@ -14,6 +14,11 @@ def as_float32(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
+def no_autocast(x: Tensor) -> torch.autocast:
+    """Return a context in which products on the device of `x` keep the precision of their operands."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
 def nearest_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
     """Sample labels (N, H, W) on a coarser or finer grid (N, *size) without ever mixing class ids.
 

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from idd_seg.losses.class_memory import ClassMemory, both
+from idd_seg.losses.grid import no_autocast
 from idd_seg.losses.nodes import RESIZES, SCOPES, Nodes, check_choice, class_means, compact_class_means
 from idd_seg.losses.term import Term, require_tap, teacher_of
 from idd_seg.types import Batch, Outputs
 
-__all__ = ["ClassMemory", "InterClassDistance", "class_means", "distance_matrix", "inter_class_distance"]
+__all__ = ["InterClassDistance", "class_means", "distance_matrix", "inter_class_distance"]
 
 NORMALIZES = ("mean", "none")
 REDUCTIONS = ("mean", "sum")
@@ -48,7 +50,8 @@ def graph_distance(
     """
     weights = _upper(pairs).to(student.dtype)
     count = weights.sum((1, 2))
-    edges_s, edges_t = distance_matrix(student), distance_matrix(teacher)
+    with no_autocast(student):
+        edges_s, edges_t = distance_matrix(student), distance_matrix(teacher)
     if normalize == "mean":
         edges_s, edges_t = _relative(edges_s, weights, count), _relative(edges_t, weights, count)
     loss = ((edges_s - edges_t).square() * weights).sum((1, 2))
@@ -57,8 +60,9 @@ def graph_distance(
     return loss.sum() / (count > 0).sum().clamp(min=1)
 
 
-def _both(present: Tensor) -> Tensor:
-    return present[:, :, None] & present[:, None, :]
+def _enough(pixels: Tensor, min_pixels: float) -> Tensor:
+    """Tell where a class is present; shares of cells that add up to `min_pixels` but for rounding are enough."""
+    return pixels >= min_pixels * (1 - 1e-5)
 
 
 def _check_options(normalize: str, scope: str, min_pixels: float, resize: str, reduction: str) -> None:
@@ -132,46 +136,8 @@ def inter_class_distance(
     """
     _check_options(normalize, scope, min_pixels, resize, reduction)
     ours, theirs = _node_pair(student, teacher, labels, num_classes, ignore_index, scope, resize)
-    present = (ours.pixels >= min_pixels) & (theirs.pixels >= min_pixels)
-    return graph_distance(ours.means, theirs.means, _both(present), normalize=normalize, reduction=reduction)
-
-
-class ClassMemory(torch.nn.Module):
-    """Exponential moving averages of the teacher's and the student's nodes across steps.
-
-    Classes that seldom meet in one batch then still have edges: a class that is absent now stands in with its
-    average, without gradient. A pair takes part when at least one of its classes is present.
-    """
-
-    def __init__(self, num_classes: int, student_width: int, teacher_width: int, momentum: float) -> None:
-        super().__init__()
-        self.momentum = momentum
-        self.student: Tensor
-        self.teacher: Tensor
-        self.seen: Tensor
-        self.register_buffer("student", torch.zeros(num_classes, student_width))
-        self.register_buffer("teacher", torch.zeros(num_classes, teacher_width))
-        self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.bool))
-
-    def complete(self, student: Tensor, teacher: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Fill absent nodes from memory: (G, K, Cs), (G, K, Ct), (G, K) -> both nodes and the pairs (G, K, K)."""
-        now = present[..., None]
-        student = torch.where(now, student, self.student.to(student.dtype))
-        teacher = torch.where(now, teacher, self.teacher.to(teacher.dtype))
-        either = present[:, :, None] | present[:, None, :]
-        return student, teacher, _both(present | self.seen) & either
-
-    @torch.no_grad()
-    def remember(self, student: Tensor, teacher: Tensor, present: Tensor) -> None:
-        """Move the averages towards the mean of this step's graphs in which a class is present."""
-        count = present.sum(0)
-        now = count > 0
-        weights = present.to(self.student.dtype)[..., None]
-        for memory, nodes in ((self.student, student), (self.teacher, teacher)):
-            mean = (nodes.to(memory.dtype) * weights).sum(0) / count.clamp(min=1)[:, None]
-            kept = torch.where(self.seen[:, None], memory.lerp(mean, 1 - self.momentum), mean)
-            memory.copy_(torch.where(now[:, None], kept, memory))
-        self.seen |= now
+    present = _enough(ours.pixels, min_pixels) & _enough(theirs.pixels, min_pixels)
+    return graph_distance(ours.means, theirs.means, both(present), normalize=normalize, reduction=reduction)
 
 
 class InterClassDistance(Term):
@@ -242,7 +208,7 @@ class InterClassDistance(Term):
             )
 
         (means_s, pixels_s), (means_t, pixels_t) = nodes(ours), nodes(theirs.detach())
-        present = (pixels_s >= self.min_pixels) & (pixels_t >= self.min_pixels)
+        present = _enough(pixels_s, self.min_pixels) & _enough(pixels_t, self.min_pixels)
         full_s, full_t, pairs = memory.complete(means_s, means_t, present)
         loss = graph_distance(full_s, full_t, pairs, normalize=self.normalize, reduction=self.reduction)
         if self.training:

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from idd_seg.losses.grid import as_float32, nearest_labels
+from idd_seg.losses.grid import as_float32, nearest_labels, no_autocast
 
 SCOPES = ("image", "batch", "world")
 RESIZES = ("nearest", "area")
@@ -121,7 +121,8 @@ def compact_class_means(
         labels = torch.where(labels == ignore_index, num_classes, labels)
     shares = cell_shares(_columns(labels, table, num_classes), size, len(classes), features.dtype, resize)
     cells = features.permute(0, 2, 3, 1).flatten(1, 2)
-    sums, pixels = torch.bmm(shares, cells), shares.sum(2)
+    with no_autocast(features):
+        sums, pixels = torch.bmm(shares, cells), shares.sum(2)
     if scope != "image":
         sums, pixels = sums.sum(0, keepdim=True), pixels.sum(0, keepdim=True)
     if scope == "world" and world_size() > 1:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from idd_seg.losses.grid import as_float32, masked_mean, resize_like
+from idd_seg.losses.grid import as_float32, masked_mean, no_autocast, resize_like
 from idd_seg.losses.nodes import check_choice
 from idd_seg.losses.position_maps import TARGETS, whole_image_box
 from idd_seg.losses.reader import PositionReader, fit_step, frozen_reader, load_reader
@@ -114,17 +114,19 @@ class Position(Term):
     def update(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> None:
         features = self._maps(teacher_of(teacher, self), adapt=False)
         maps, valid = self._truth(batch, features.shape)
-        for _ in range(self.reader_steps):
-            fit_step(self.reader, self.optimizer, features, maps, valid)
+        with no_autocast(features):
+            for _ in range(self.reader_steps):
+                fit_step(self.reader, self.optimizer, features, maps, valid)
         self.steps += 1
 
     def readings(self, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
         """Return what the reader reads from the student and from the teacher, both (N, T, h, w) in [0, 1]."""
-        target = self._maps(teacher, adapt=False)
-        ours = resize_like(self._maps(student, adapt=True), (target.shape[-2], target.shape[-1]))
-        with torch.no_grad():
-            theirs = self.reader(target)
-        return self.reader(ours), theirs
+        with no_autocast(student.logits):
+            target = self._maps(teacher, adapt=False)
+            ours = resize_like(self._maps(student, adapt=True), target.shape[-2:])
+            with torch.no_grad():
+                theirs = self.reader(target)
+            return self.reader(ours), theirs
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
         theirs = teacher_of(teacher, self)

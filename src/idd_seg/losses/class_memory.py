@@ -1,0 +1,60 @@
+"""Moving averages of class nodes, for classes that seldom meet in one batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def both(present: Tensor) -> Tensor:
+    """(G, k) presence -> (G, k, k) pairs of which both are present."""
+    return present[:, :, None] & present[:, None, :]
+
+
+class ClassMemory(torch.nn.Module):
+    """Exponential moving averages of the teacher's and the student's nodes across steps.
+
+    Classes that seldom meet in one batch then still have edges: a class that is absent now stands in with its
+    average, without gradient. A pair takes part when at least one of its classes is present.
+    """
+
+    def __init__(self, num_classes: int, student_width: int, teacher_width: int, momentum: float) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.student: Tensor
+        self.teacher: Tensor
+        self.seen: Tensor
+        self.register_buffer("student", torch.zeros(num_classes, student_width))
+        self.register_buffer("teacher", torch.zeros(num_classes, teacher_width))
+        self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.bool))
+
+    def complete(self, student: Tensor, teacher: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Fill absent nodes from memory.
+
+        Args:
+            student, teacher: nodes (G, K, Cs) and (G, K, Ct).
+            present: (G, K) bool.
+
+        Returns:
+            Both sides' nodes of the k classes that are present or remembered, and the pairs (G, k, k) that take part.
+        """
+        # Classes that were never seen would only cost: an edge list grows with the square of the classes.
+        known = (present.any(0) | self.seen).nonzero().flatten()
+        present, seen = present[:, known], self.seen[known]
+        now = present[..., None]
+        student = torch.where(now, student[:, known], self.student[known].to(student.dtype))
+        teacher = torch.where(now, teacher[:, known], self.teacher[known].to(teacher.dtype))
+        either = present[:, :, None] | present[:, None, :]
+        return student, teacher, both(present | seen) & either
+
+    @torch.no_grad()
+    def remember(self, student: Tensor, teacher: Tensor, present: Tensor) -> None:
+        """Move the averages towards the mean of this step's graphs in which a class is present."""
+        count = present.sum(0)
+        now = count > 0
+        weights = present.to(self.student.dtype)[..., None]
+        for memory, nodes in ((self.student, student), (self.teacher, teacher)):
+            mean = (nodes.to(memory.dtype) * weights).sum(0) / count.clamp(min=1)[:, None]
+            kept = torch.where(self.seen[:, None], memory.lerp(mean, 1 - self.momentum), mean)
+            memory.copy_(torch.where(now[:, None], kept, memory))
+        self.seen |= now
