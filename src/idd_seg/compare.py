@@ -43,7 +43,9 @@ def main(cfg: DictConfig) -> None:
     describe_run(cfg, run_dir)
     content = {"data": data.name, "split": cfg.split, "checkpoint": cfg.checkpoint}
     write_json(run_dir / "comparison.json", {**content, "networks": comparison.as_dict(portraits, data.class_names)})
-    comparison.print_table(f"{data.name}, {cfg.split} split, {cfg.checkpoint} checkpoint", portraits, data.class_names)
+    title = f"{data.name}, {cfg.split} split, {cfg.checkpoint} checkpoint"
+    comparison.print_table(title, portraits, data.class_names)
+    (run_dir / "comparison.md").write_text(comparison.markdown(title, portraits, data.class_names), encoding="utf-8")
     print(f"picture: {comparison.comparison_files(portraits, columns, data, run_dir)}")
 
 

@@ -87,26 +87,38 @@ def as_dict(portraits: Mapping[str, Portrait], class_names: list[str]) -> dict[s
     return rows
 
 
+def rows_of(portraits: Mapping[str, Portrait], class_names: list[str]) -> list[tuple[str, list[str]]]:
+    """Return the table: a row a quantity, a cell a network."""
+    many = list(portraits.values())
+    rows = [(f"IoU {name}, %", [percent(p.scores.iou[i]) for p in many]) for i, name in enumerate(class_names)]
+    rows.append(("mIoU, %", [percent(p.scores.miou) for p in many]))
+    rows.append(("pixel accuracy, %", [percent(p.scores.accuracy) for p in many]))
+    rows.append(("parameters, million", [f"{p.parameters / 1e6:.3f}" for p in many]))
+    rows.append(("images/s, forward", [f"{p.images_per_s:.1f}" for p in many]))
+    if "teacher" in portraits:
+        errors = [matrix_error(p.distances, portraits["teacher"].distances) for p in many]
+        rows.append(("class-distance error", [f"{e:.3f}" for e in errors]))
+    rows.append(("position read, MSE", [f"{p.position.mse:.4f}" for p in many]))
+    rows.append(("position read, Spearman", [f"{p.position.spearman:.3f}" for p in many]))
+    return rows
+
+
 def print_table(title: str, portraits: Mapping[str, Portrait], class_names: list[str]) -> None:
-    """Print the comparison: a column a network, a row a quantity."""
+    """Print the comparison."""
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for name in portraits:
         table.add_column(name, justify="right")
-    many = list(portraits.values())
-    for i, class_name in enumerate(class_names):
-        table.add_row(f"IoU {class_name}, %", *(percent(p.scores.iou[i]) for p in many))
-    table.add_section()
-    table.add_row("mIoU, %", *(percent(p.scores.miou) for p in many), style="bold")
-    table.add_row("pixel accuracy, %", *(percent(p.scores.accuracy) for p in many))
-    table.add_row("parameters, million", *(f"{p.parameters / 1e6:.3f}" for p in many))
-    table.add_row("images/s, forward", *(f"{p.images_per_s:.1f}" for p in many))
-    if "teacher" in portraits:
-        errors = (matrix_error(p.distances, portraits["teacher"].distances) for p in many)
-        table.add_row("class-distance error", *(f"{e:.3f}" for e in errors))
-    table.add_row("position read, MSE", *(f"{p.position.mse:.4f}" for p in many))
-    table.add_row("position read, Spearman", *(f"{p.position.spearman:.3f}" for p in many))
-    Console(width=max(80, 30 + 14 * len(many))).print(table)
+    for name, cells in rows_of(portraits, class_names):
+        table.add_row(name, *cells, style="bold" if name.startswith("mIoU") else None)
+    Console(width=max(80, 30 + 14 * len(portraits))).print(table)
+
+
+def markdown(title: str, portraits: Mapping[str, Portrait], class_names: list[str]) -> str:
+    """Return the comparison as a Markdown table."""
+    lines = [title, "", f"| | {' | '.join(portraits)} |", "| --- |" + " ---: |" * len(portraits)]
+    lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in rows_of(portraits, class_names)]
+    return "\n".join(lines) + "\n"
 
 
 @torch.no_grad()
@@ -137,7 +149,7 @@ def draw(portraits: Mapping[str, Portrait], columns: list[list[UInt8]], data: Se
     cell = 1.9
     fig = figure(cell * (n + 3 * height / width) * width / height + 1.2, cell * len(rows) + 0.9)
     grid = fig.add_gridspec(
-        len(rows), n + 3, width_ratios=[width / height] * n + [1, 1, 1], wspace=0.08, hspace=0.14, bottom=0.1, top=0.95
+        len(rows), n + 3, width_ratios=[width / height] * n + [1, 1, 1], wspace=0.08, hspace=0.16, bottom=0.08, top=0.95
     )
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
@@ -147,12 +159,10 @@ def draw(portraits: Mapping[str, Portrait], columns: list[list[UInt8]], data: Se
         _heat(fig.add_subplot(grid[1, n + 1 + k]), first.position.truth[k], 1.0, f"true {target}\nposition")
     top = max(float(p.distances.nan_to_num(0).max()) for p in portraits.values())
     for i, (name, p) in enumerate(portraits.items(), 2):
-        error = (
-            ""
-            if name == "teacher" or "teacher" not in portraits
-            else (f"\nerror {matrix_error(p.distances, portraits['teacher'].distances):.2f}")
-        )
-        _heat(fig.add_subplot(grid[i, n]), p.distances, top, f"class distances{error}" if i == 2 or error else "")
+        title = "class distances"
+        if "teacher" in portraits and name != "teacher":
+            title = f"error {matrix_error(p.distances, portraits['teacher'].distances):.2f}"
+        _heat(fig.add_subplot(grid[i, n]), p.distances, top, title)
         for k in range(len(TARGETS)):
             title = f"read, MSE {p.position.mse:.3f}" if k == 0 else f"Spearman {p.position.spearman:.2f}"
             _heat(fig.add_subplot(grid[i, n + 1 + k]), p.position.maps[k], 1.0, title)

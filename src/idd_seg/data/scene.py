@@ -151,9 +151,9 @@ def paint_wire(canvas: Canvas) -> None:
 
 
 def paint_spark(canvas: Canvas) -> None:
-    """Add a small bright cross; called for one scene in four."""
+    """Add a small bright cross; called for one scene in three."""
     x, y = canvas.place()
-    arm, thickness = max(2, round(0.035 * canvas.unit)), max(1, round(0.022 * canvas.unit))
+    arm, thickness = max(2, round(0.05 * canvas.unit)), max(1, round(0.035 * canvas.unit))
     mask = canvas.empty()
     cv2.line(mask, (int(x) - arm, int(y)), (int(x) + arm, int(y)), 1, thickness)
     cv2.line(mask, (int(x), int(y) - arm), (int(x), int(y) + arm), 1, thickness)
@@ -198,7 +198,7 @@ def draw_scene(rng: Generator, height: int, width: int) -> tuple[UInt8, UInt8]:
     painters += [paint_hatch] * rng.integers(1, 4)
     painters += [paint_disc] * rng.integers(2, 5) + [paint_square] * rng.integers(2, 5)
     painters += [paint_wire] * rng.integers(1, 3) + [paint_smudge] * rng.integers(0, 3)
-    if rng.random() < 0.25:
+    if rng.random() < 0.33:
         painters.append(paint_spark)
     for i in rng.permutation(len(painters)):
         painters[i](canvas)
