@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
@@ -66,9 +67,10 @@ class Distiller(L.LightningModule):
         self.measure_batches, self.seed, self.card = measure_batches, seed, dict(card or {})
         self.confusion = ConfusionMatrix(student.num_classes, ignore_index)
         self.validated: dict[int, Scores] = {}
-        for term in self.each_term().values():
+        for name, term in self.each_term().items():
             if teacher is not None:
-                term.bind(student.channels, teacher.channels)
+                with _naming(name):
+                    term.bind(student.channels, teacher.channels)
         self.register_load_state_dict_post_hook(_teacher_is_not_missing)  # type: ignore[no-untyped-call]
 
     def each_term(self) -> dict[str, Term]:
@@ -96,8 +98,9 @@ class Distiller(L.LightningModule):
         # Losses are computed in float32, whatever the precision of the networks.
         with torch.autocast(self.device.type, enabled=False):
             for name, term in self.each_term().items():
-                term.update(student, teacher, batch)
-                raw[name] = term(student, teacher, batch)
+                with _naming(name):
+                    term.update(student, teacher, batch)
+                    raw[name] = term(student, teacher, batch)
         return raw, {name: term.weight * raw[name] for name, term in self.each_term().items()}
 
     def _refuse_non_finite(self, total: Tensor, raw: Mapping[str, Tensor], batch: Batch) -> None:
@@ -150,6 +153,15 @@ class Distiller(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         source = {} if self.teacher is None else self.teacher.source
         checkpoint[KEY] = {**self.card, "format": FORMAT, "teacher": source}
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Say which term a refused value belongs to."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(f"loss.{name}: {error}") from error
 
 
 def mix(*numbers: int) -> int:

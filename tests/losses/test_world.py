@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from idd_seg.losses.class_memory import ClassMemory
 from idd_seg.losses.idd import InterClassDistance, inter_class_distance
 from idd_seg.losses.position import Position
 from idd_seg.types import Batch, Outputs
@@ -185,3 +186,22 @@ def test_without_a_process_group_the_world_is_the_batch(normalize: str) -> None:
     assert student[0].grad is not None
     assert student[1].grad is not None
     assert torch.equal(student[0].grad, student[1].grad)
+
+
+def _remember(rank: int, world: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/memory", rank=rank, world_size=world)
+    memory = ClassMemory(4, 2, 3, momentum=0.9)
+    # Rank 0 sees the classes 0 and 1, rank 1 the classes 1 and 2.
+    present = torch.tensor([[rank == 0, True, rank == 1, False]])
+    nodes = torch.full((1, 4, 2), 1.0 + 2 * rank)
+    memory.remember(nodes, torch.zeros(1, 4, 3), present)
+    torch.save(dict(memory.state_dict()), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_memory_holds_what_any_rank_saw(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_remember, (2, str(tmp_path)), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert first["seen"].tolist() == [True, True, True, False]
+    assert first["student"][:, 0].tolist() == [1.0, 2.0, 3.0, 0.0]

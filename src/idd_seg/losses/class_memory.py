@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from idd_seg.losses.ranks import sum_over_ranks
+
 
 def both(present: Tensor) -> Tensor:
     """(G, k) presence -> (G, k, k) pairs of which both are present."""
@@ -49,12 +51,12 @@ class ClassMemory(torch.nn.Module):
 
     @torch.no_grad()
     def remember(self, student: Tensor, teacher: Tensor, present: Tensor) -> None:
-        """Move the averages towards the mean of this step's graphs in which a class is present."""
-        count = present.sum(0)
+        """Move the averages towards the mean of this step's graphs in which a class is present, over all ranks."""
+        count = sum_over_ranks(present.sum(0))
         now = count > 0
         weights = present.to(self.student.dtype)[..., None]
         for memory, nodes in ((self.student, student), (self.teacher, teacher)):
-            mean = (nodes.to(memory.dtype) * weights).sum(0) / count.clamp(min=1)[:, None]
+            mean = sum_over_ranks((nodes.to(memory.dtype) * weights).sum(0)) / count.clamp(min=1)[:, None]
             kept = torch.where(self.seen[:, None], memory.lerp(mean, 1 - self.momentum), mean)
             memory.copy_(torch.where(now[:, None], kept, memory))
         self.seen |= now

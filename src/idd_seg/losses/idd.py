@@ -174,7 +174,7 @@ class InterClassDistance(Term):
 
     def bind(self, student_channels: Mapping[str, int], teacher_channels: Mapping[str, int]) -> None:
         for channels in (student_channels, teacher_channels):
-            require_tap(channels, self.tap, "idd")
+            require_tap(channels, self.tap)
         if self.momentum is not None:
             widths = student_channels[self.tap], teacher_channels[self.tap]
             self.memory = ClassMemory(self.num_classes, *widths, self.momentum)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from idd_seg.losses.grid import as_float32, nearest_labels, no_autocast
+from idd_seg.losses.ranks import differentiable_sum_over_ranks, sum_over_ranks
 
 SCOPES = ("image", "batch", "world")
 RESIZES = ("nearest", "area")
@@ -34,31 +34,6 @@ def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got '{value}'")
 
 
-def world_size() -> int:
-    """Number of processes that train together; 1 without a process group."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-class _SumOverRanks(torch.autograd.Function):
-    """All-reduce whose gradient is all-reduced too.
-
-    Every rank computes the same loss of the same sums, and DDP averages gradients over ranks: the sum over ranks in the
-    backward pass makes that average the gradient that one process with the whole batch would see.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        x = x.clone()
-        dist.all_reduce(x)
-        return x
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        gradient = gradients[0].contiguous().clone()
-        dist.all_reduce(gradient)
-        return gradient
-
-
 def present_classes(labels: Tensor, num_classes: int, ignore_index: int, scope: str) -> tuple[Tensor, Tensor]:
     """Return the ids (k,) that occur in `labels`, and a table from id to column.
 
@@ -68,8 +43,8 @@ def present_classes(labels: Tensor, num_classes: int, ignore_index: int, scope: 
     flat = labels.flatten()
     known = (flat >= 0) & (flat < num_classes) & (flat != ignore_index)
     counts = torch.bincount(torch.where(known, flat, num_classes), minlength=num_classes + 1)[:num_classes]
-    if scope == "world" and world_size() > 1:
-        dist.all_reduce(counts)
+    if scope == "world":
+        counts = sum_over_ranks(counts)
     classes = counts.nonzero().flatten()
     table = torch.full((num_classes + 1,), len(classes), dtype=torch.int64, device=labels.device)
     table[classes] = torch.arange(len(classes), device=labels.device)
@@ -125,8 +100,8 @@ def compact_class_means(
         sums, pixels = torch.bmm(shares, cells), shares.sum(2)
     if scope != "image":
         sums, pixels = sums.sum(0, keepdim=True), pixels.sum(0, keepdim=True)
-    if scope == "world" and world_size() > 1:
-        sums, pixels = _SumOverRanks.apply(sums), _SumOverRanks.apply(pixels)
+    if scope == "world":
+        sums, pixels = differentiable_sum_over_ranks(sums), sum_over_ranks(pixels)
     means = sums / torch.where(pixels > 0, pixels, torch.ones_like(pixels))[..., None]
     return Nodes(means, pixels, classes)
 
@@ -147,7 +122,8 @@ def class_means(
         labels: (N, H, W) int64; ids outside 0..num_classes-1 and `ignore_index` take no part.
         scope: `image`, a graph for each image; `batch`, one over the batch; `world`, one over all DDP ranks
             (differentiable all-reduce of sums and counts).
-        resize: how labels come to the feature grid: `nearest`, or `area`, the share of each class in a cell.
+        resize: how labels come to the feature grid: `nearest`, or `area`, the share of each class in a cell (`nearest`
+            where the grid is finer than the labels).
 
     Returns:
         means (G, num_classes, C), zero for absent classes, and pixels (G, num_classes), the number of cells of each

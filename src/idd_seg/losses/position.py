@@ -82,8 +82,8 @@ class Position(Term):
 
     def bind(self, student_channels: Mapping[str, int], teacher_channels: Mapping[str, int]) -> None:
         for tap in self.taps:
-            require_tap(student_channels, tap, "position")
-            require_tap(teacher_channels, tap, "position")
+            require_tap(student_channels, tap)
+            require_tap(teacher_channels, tap)
             if student_channels[tap] != teacher_channels[tap]:
                 self.adapters[tap] = nn.Conv2d(student_channels[tap], teacher_channels[tap], 1)
         channels = sum(teacher_channels[tap] for tap in self.taps)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from idd_seg.losses.grid import as_float32, masked_mean
 from idd_seg.losses.position_maps import position_maps
+from idd_seg.losses.ranks import sum_over_ranks, world_size
 
 
 class PositionReader(nn.Module):
@@ -73,7 +74,14 @@ def fit_step(
 
     The reader's parameters have no gradient outside this function, so that no other loss can ever train it. With
     several processes the gradients are averaged over them.
+
+    Raises:
+        ValueError: if the batch gives a single cell.
     """
+    if valid.numel() == 1:
+        raise ValueError(
+            "the position reader's BatchNorm needs more than one cell to learn; take larger crops or batches"
+        )
     parameters = list(reader.parameters())
     reader.train()
     with torch.enable_grad():
@@ -87,18 +95,11 @@ def fit_step(
                 parameter.requires_grad_(False)
             reader.eval()
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = _averaged(gradient)
+        parameter.grad = sum_over_ranks(gradient) / world_size()
     optimizer.step()
     for parameter in parameters:
         parameter.grad = None
     return loss.detach()
-
-
-def _averaged(gradient: Tensor) -> Tensor:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(gradient)
-        gradient /= torch.distributed.get_world_size()
-    return gradient
 
 
 def frozen_reader(

@@ -53,10 +53,10 @@ class Term(nn.Module):
         """Write what a later run may load (a trained reader) into the run folder."""
 
 
-def require_tap(taps: Mapping[str, object], tap: str, owner: str) -> None:
+def require_tap(taps: Mapping[str, object], tap: str) -> None:
     """Raise a ValueError that names the feature maps at hand if `tap` is not among them."""
     if tap not in taps:
-        raise ValueError(f"{owner}: unknown tap '{tap}'; the network gives {', '.join(taps)}")
+        raise ValueError(f"unknown tap '{tap}'; the network gives {', '.join(taps)}")
 
 
 def teacher_of(outputs: Outputs | None, term: Term) -> Outputs:
