@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor
 from idd_seg.build import data_from, student_from
 from idd_seg.checkpoint import read_checkpoint
 from idd_seg.data.shapes import Shapes
-from idd_seg.errors import ConfigError, NonFiniteError
+from idd_seg.errors import CheckpointError, ConfigError, NonFiniteError
 from idd_seg.evaluation import evaluate
 from idd_seg.losses.ce import CrossEntropy
 from idd_seg.losses.idd import InterClassDistance
@@ -142,7 +143,25 @@ def test_a_teacher_of_another_architecture_is_refused(work: Path) -> None:
     assert "is of another network than the teacher" in message
 
 
-def test_a_stored_configuration_calls_nothing_foreign(work: Path) -> None:
+FOREIGN = [
+    "os.mkdir",
+    "idd_seg.models.weights.pickle.loads",
+    "idd_seg.models.weights.read_weights",
+    "idd_seg.data.files.Path",
+    "idd_seg.models.no_such_module.Head",
+]
+
+
+@pytest.mark.parametrize("target", FOREIGN)
+@pytest.mark.parametrize("group", ["student", "data"])
+def test_a_stored_configuration_calls_nothing_foreign(work: Path, target: str, group: str) -> None:
+    saved = read_checkpoint(work / "student" / "checkpoints" / "last.ckpt")
+    saved.card["config"][group]["palette" if group == "data" else "head"] = {"_target_": target, "path": "victim"}
+    with pytest.raises(CheckpointError, match=re.escape(f"would call '{target}'")):
+        data_from(saved, None) if group == "data" else student_from(saved)
+
+
+def test_a_hostile_configuration_gets_one_clear_error(work: Path) -> None:
     checkpoint = torch.load(work / "student" / "checkpoints" / "last.ckpt", weights_only=True)
     checkpoint["idd_seg"]["config"]["student"]["head"] = {"_target_": "os.mkdir", "path": "victim"}
     torch.save(checkpoint, work / "foreign.ckpt")

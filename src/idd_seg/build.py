@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from idd_seg.checkpoint import Saved, read_checkpoint
 from idd_seg.data.base import SegmentationDataModule
@@ -128,6 +130,22 @@ def data_from(saved: Saved, root: str | None, **changes: Any) -> SegmentationDat
     return data
 
 
+def _is_own_class(target: str) -> bool:
+    """Tell whether a name is a network or data set defined in this program.
+
+    A prefix would not do: `idd_seg.models.weights.pickle.loads` is reachable below this program too.
+    """
+    module_name, _, name = target.rpartition(".")
+    if not module_name.startswith(OWN_NAMESPACE):
+        return False
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError):
+        return False
+    own = isinstance(found, type) and found.__module__ == module_name
+    return own and issubclass(found, nn.Module | SegmentationDataModule)
+
+
 def refuse_foreign(node: Any, path: Path) -> None:
     """Refuse a stored configuration that would call anything but this program's networks and data sets.
 
@@ -135,7 +153,7 @@ def refuse_foreign(node: Any, path: Path) -> None:
     """
     if isinstance(node, Mapping):
         target = node.get("_target_")
-        if target is not None and not str(target).startswith(OWN_NAMESPACE):
+        if target is not None and not _is_own_class(str(target)):
             raise CheckpointError(f"'{path}': its configuration would call '{target}', which is not of this program")
         for child in node.values():
             refuse_foreign(child, path)
