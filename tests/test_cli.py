@@ -53,6 +53,10 @@ MISTAKES = [
     (["data.size=[16,16]"], "at least 32 pixels a side"),
     (["teacher.checkpoint=nowhere.ckpt"], "there is no file 'nowhere.ckpt'"),
     (["teacher.checkpoint=https://example.org/t.ckpt"], "is a URL"),
+    (["trainer.max_steps=0"], "trainer.max_steps must be a number > 0, got '0'"),
+    (["trainer.accelerator=tpux"], "trainer: "),
+    (["seed=-1"], "seed must be a whole number in 0 .. 2**32 - 1, got '-1'"),
+    (["loss=[]"], "there is no term; choose some"),
     (["seed"], "Error parsing override 'seed'"),
 ]
 

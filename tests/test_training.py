@@ -6,6 +6,9 @@ import csv
 import json
 import os
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,6 +20,7 @@ import torch
 from torch import Tensor
 
 from idd_seg.build import data_from, student_from
+from idd_seg.callbacks.checkpoint import WholeFiles
 from idd_seg.checkpoint import read_checkpoint
 from idd_seg.data.shapes import Shapes
 from idd_seg.errors import CheckpointError, ConfigError, NonFiniteError
@@ -294,6 +298,44 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_term_step_and_files(t
     assert "ce =" not in message
     assert message.count("shapes:0/train/") == 4
     assert all(torch.isfinite(p).all() for p in module.student.parameters())
+
+
+def test_weights_that_went_bad_are_not_saved(tmp_path: Path) -> None:
+    module = distiller({"ce": CrossEntropy()}, None)
+    fit = trainer(tmp_path, val_check_interval=2, check_val_every_n_epoch=None)
+    torch.nn.init.constant_(module.student.classifier[1].bias, float("inf"))
+    with pytest.raises(NonFiniteError, match="logits are not finite"):
+        fit.validate(module, datamodule=shapes(), verbose=False)
+
+
+def test_an_interrupted_write_leaves_the_checkpoint_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "last.ckpt"
+    WholeFiles().save_checkpoint({"step": 1}, target)
+
+    def full(content: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise RuntimeError("PytorchStreamWriter failed writing file")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="is the disk full"):
+        WholeFiles().save_checkpoint({"step": 2}, target)
+    monkeypatch.undo()
+    assert torch.load(target, weights_only=True) == {"step": 1}
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_with_its_exit_code(tmp_path: Path, number: int, code: int) -> None:
+    options = [*TINY[:5], "trainer.max_steps=100000", "loss=ce", "hydra.run.dir=run"]
+    command = [sys.executable, "-m", "idd_seg.train", *options]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while "step" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in errors
 
 
 def test_twins_start_from_the_same_weights_and_see_the_same_batches(work: Path) -> None:

@@ -38,9 +38,7 @@ def make(node: Any, where: str, **extra: Any) -> Any:
             cause = cause.__cause__
         if isinstance(cause, UserError):
             raise cause from error
-        if isinstance(cause, ValueError | TypeError | ImportError | AttributeError):
-            raise ConfigError(f"{where}: {cause}") from error
-        raise
+        raise ConfigError(f"{where}: {cause or error}") from error
 
 
 def make_data(cfg: DictConfig) -> SegmentationDataModule:
@@ -124,7 +122,9 @@ def data_from(saved: Saved, root: str | None, **changes: Any) -> SegmentationDat
     """Rebuild the data module of a checkpoint, by option at another place."""
     node = {k: v for k, v in saved.config("data").items() if k != "recipe"}
     refuse_foreign({**node, "augment": None}, saved.path)
-    if root is not None and "root" in node:
+    if root is not None:
+        if "root" not in node:
+            raise ConfigError(f"root={root}: data={node.get('name')} is generated and has no folder; leave root out")
         node["root"] = root
     data: SegmentationDataModule = make(OmegaConf.create({**node, "augment": None, **changes}), "data")
     return data

@@ -12,7 +12,7 @@ from typing import Any
 import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from idd_seg.errors import UserError, message_of, suggest
 
@@ -84,7 +84,10 @@ def explain(error: BaseException, config_name: str, arguments: list[str]) -> str
         group, name = choice.groups()
         options = options_of(group)
         return f"there is no {group}={name}{suggest(name, options)} The choices are {', '.join(options)}"
-    if unknown := re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text):
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    if unknown is None and isinstance(error, ConfigKeyError | ConfigAttributeError):
+        unknown = re.search(r"full_key: (\S+)", text)
+    if unknown:
         key = unknown[1]
         known = known_keys(config_name, [a for a in arguments if key not in a])
         near = "" if ".".join(key.split(".")[:2]) in known else _home_of(key)

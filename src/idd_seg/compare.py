@@ -15,12 +15,15 @@ def main(cfg: DictConfig) -> None:
     from idd_seg.checkpoint import read_checkpoint
     from idd_seg.errors import ConfigError
     from idd_seg.evaluation import pick_device
+    from idd_seg.pictures import save
     from idd_seg.run_folder import describe_run, write_json
 
     if not isinstance(cfg.runs, DictConfig) or not cfg.runs:
         raise ConfigError('runs must name run folders: "runs={twin: FOLDER, student: FOLDER}"')
     if cfg.checkpoint not in ("last", "best"):
         raise ConfigError(f"checkpoint must be last or best, got '{cfg.checkpoint}'")
+    if cfg.samples < 1 or cfg.probe_steps < 1:
+        raise ConfigError(f"samples and probe_steps must be at least 1, got {cfg.samples} and {cfg.probe_steps}")
     saved = {
         str(name): read_checkpoint(Path(str(folder)) / "checkpoints" / f"{cfg.checkpoint}.ckpt")
         for name, folder in cfg.runs.items()
@@ -46,7 +49,8 @@ def main(cfg: DictConfig) -> None:
     title = f"{data.name}, {cfg.split} split, {cfg.checkpoint} checkpoint"
     comparison.print_table(title, portraits, data.class_names)
     (run_dir / "comparison.md").write_text(comparison.markdown(title, portraits, data.class_names), encoding="utf-8")
-    print(f"picture: {comparison.comparison_files(portraits, columns, data, run_dir)}")
+    picture = save(comparison.draw(portraits, columns, data), run_dir / "comparison.png")
+    print(f"picture: {picture}")
 
 
 if __name__ == "__main__":

@@ -5,18 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 
 from idd_seg.analysis import TARGETS, Readability, class_distances, matrix_error, position_readability
 from idd_seg.data.base import SegmentationDataModule
 from idd_seg.data.source import UInt8
-from idd_seg.evaluation import batches, evaluate, images_per_second
+from idd_seg.evaluation import batches, evaluate, images_per_second, predict
 from idd_seg.metrics import Scores
 from idd_seg.models.segmenter import Segmenter, count_parameters
 from idd_seg.pictures import colourise, figure, legend, show_image
@@ -65,9 +63,9 @@ def portray(
 
 def _plain(data: SegmentationDataModule, split: str, device: torch.device, shuffle: bool = False) -> Iterator[Batch]:
     # Whole photographs may differ in size, so they come in batches of the evaluation's size.
-    for batch in data.loader(split, shuffle=shuffle, batch_size=data.eval_batch_size):
-        moved = Batch(batch.image.to(device), batch.label.to(device), batch.box.to(device), batch.names)
-        yield data.on_after_batch_transfer(moved, 0)
+    size = min(data.eval_batch_size, len(data.dataset(split)))
+    for batch in data.loader(split, shuffle=shuffle, batch_size=size):
+        yield data.on_device(batch, device)
 
 
 def as_dict(portraits: Mapping[str, Portrait], class_names: list[str]) -> dict[str, Any]:
@@ -129,14 +127,11 @@ def sample_columns(
     dataset = data.dataset(split)
     columns = []
     for index in torch.linspace(0, len(dataset) - 1, count).long().tolist():
-        sample = dataset[(0, index)]
-        batch = Batch(sample.image[None].to(device), sample.label[None], sample.box[None], [sample.name])
-        image = data.on_after_batch_transfer(batch, 0).image
-        size = sample.label.shape
+        sample, batch = data.one(split, index, device)
         column = [sample.image.permute(1, 2, 0).numpy(), colourise(sample.label.numpy(), data.palette)]
         for network in networks.values():
-            logits = F.interpolate(network(image).logits.float(), size=size, mode="bilinear", align_corners=False)
-            column.append(colourise(logits.argmax(1)[0].cpu().numpy(), data.palette))
+            predicted = predict(network(batch.image).logits, sample.label.shape)
+            column.append(colourise(predicted[0].cpu().numpy(), data.palette))
         columns.append(column)
     return columns
 
@@ -175,12 +170,3 @@ def _heat(axis: Any, values: torch.Tensor, top: float, title: str) -> None:
     axis.set_xticks([])
     axis.set_yticks([])
     axis.set_title(title, fontsize=8)
-
-
-def comparison_files(
-    portraits: Mapping[str, Portrait], columns: list[list[UInt8]], data: SegmentationDataModule, folder: Path
-) -> Path:
-    """Write `comparison.png` into the folder; return its path."""
-    from idd_seg.pictures import save
-
-    return save(draw(portraits, columns, data), folder / "comparison.png")

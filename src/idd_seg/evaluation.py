@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from rich.progress import track
-from torch import nn
+from torch import Tensor, nn
 
 from idd_seg.data.base import SegmentationDataModule
+from idd_seg.errors import ConfigError
 from idd_seg.metrics import ConfusionMatrix, Scores, scores
 from idd_seg.types import Batch
 
@@ -18,15 +20,25 @@ def pick_device(name: str = "auto") -> torch.device:
     """Return the named device; `auto` takes a GPU where there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device={name} can't be used here ({reason}); device=auto takes what there is") from error
+    return device
 
 
 def batches(data: SegmentationDataModule, split: str, device: torch.device, title: str) -> Iterator[Batch]:
     """Yield the normalised batches of a split on `device`, behind a progress bar."""
     loader = data.loader(split)
     for batch in track(loader, description=title, total=len(loader)):
-        moved = Batch(batch.image.to(device), batch.label.to(device), batch.box.to(device), batch.names)
-        yield data.on_after_batch_transfer(moved, 0)
+        yield data.on_device(batch, device)
+
+
+def predict(logits: Tensor, size: Sequence[int]) -> Tensor:
+    """(N, K, h, w) logits -> (N, *size) class ids."""
+    return F.interpolate(logits.float(), size=tuple(size), mode="bilinear", align_corners=False).argmax(1)
 
 
 @torch.no_grad()

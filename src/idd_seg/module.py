@@ -109,9 +109,9 @@ class Distiller(L.LightningModule):
         bad = [f"{name} = {float(value.detach())}" for name, value in raw.items() if not torch.isfinite(value)]
         raise NonFiniteError(
             f"the loss is not finite at step {self.global_step}: {', '.join(bad) or 'their sum'}; "
-            f"batch: {', '.join(batch.names)}. The weights were not changed by this step, and the checkpoints "
-            "written before it are good. A lower learning rate (optimizer.lr), a lower weight of the term, or "
-            "float32 (trainer.precision=32-true) may help."
+            f"batch: {', '.join(batch.names)}. The optimizer took no step on it; checkpoints of earlier validations, "
+            "whose logits were finite, are untouched. A lower learning rate (optimizer.lr), a lower weight of the "
+            "term, or float32 (trainer.precision=32-true) may help."
         )
 
     def _log_terms(
@@ -125,6 +125,12 @@ class Distiller(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         outputs = self.student(batch.image)
+        if not torch.isfinite(outputs.logits).all():
+            # Before the checkpoint of this validation is written: the one before it stays the last.
+            raise NonFiniteError(
+                f"the student's logits are not finite at step {self.global_step}; batch: {', '.join(batch.names)}. "
+                "A lower learning rate (optimizer.lr) may help."
+            )
         self.confusion.update(outputs.logits, batch.label)
         if self.teacher is None or batch_idx >= self.measure_batches:
             return

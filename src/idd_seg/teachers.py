@@ -48,6 +48,9 @@ def teacher_config(cfg: DictConfig) -> DictConfig:
         own.student = OmegaConf.to_container(cfg.teacher.model, resolve=True)
         own.student.pretrained = plan.pretrained
         own.trainer.max_steps = plan.max_steps
+        # What the student's run does beside its plan is no part of the key, so it must not reach the teacher; and one
+        # process trains it: others would wait at the lock for what needs them.
+        own.trainer.update({"accumulate_grad_batches": 1, "gradient_clip_val": None, "devices": 1})
         own.name = f"teacher_{cfg.teacher.name}"
         own.teacher = {"name": "none", "model": None, "checkpoint": None}
         own.logger = {k: v for k, v in own.logger.items() if k == "csv"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
 import warnings
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
 from idd_seg import build
-from idd_seg.callbacks.checkpoint import BEST, LAST
+from idd_seg.callbacks.checkpoint import BEST, LAST, WholeFiles
 from idd_seg.data.base import SegmentationDataModule
 from idd_seg.errors import ConfigError
 from idd_seg.loggers import close_wandb
@@ -37,6 +39,8 @@ def train(cfg: DictConfig) -> float:
     if data.batch_size < 2:
         raise ConfigError("data.batch_size=1: the heads' BatchNorm over pooled maps needs at least 2 images")
     _check_numbers(cfg)
+    if "loss" not in cfg:
+        raise ConfigError("there is no term; choose some, e.g. loss=[ce,kd,idd,position]")
     data.setup("fit")
     terms = build.make_terms(cfg.loss)
     teacher = _teacher(cfg, data, terms)
@@ -49,6 +53,7 @@ def train(cfg: DictConfig) -> float:
         "trainer",
         logger=[build.make(node, f"logger.{name}") for name, node in cfg.logger.items()],
         callbacks=callbacks,
+        plugins=[WholeFiles()],
         default_root_dir=cfg.run_dir,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -57,18 +62,35 @@ def train(cfg: DictConfig) -> float:
     )
     start = time.perf_counter()
     try:
-        trainer.fit(module, datamodule=data)
+        _fit(trainer, module, data)
         _validate_the_end(trainer, module, data, Path(cfg.run_dir))
     finally:
         if folder := close_wandb():
             print(f"wandb: offline; to upload: wandb sync {folder}")
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     return _finish(cfg, module, data, time.perf_counter() - start)
 
 
+def _fit(trainer: L.Trainer, module: Distiller, data: SegmentationDataModule) -> None:
+    """Train; Lightning ends the process by itself at ctrl-C, where a sweep or a lock must see the interruption."""
+    try:
+        trainer.fit(module, datamodule=data)
+    except SIGTERMException:
+        raise SystemExit(128 + signal.SIGTERM) from None  # its own exit code is 0, as if the run had ended
+    except SystemExit:
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
 def _check_numbers(cfg: DictConfig) -> None:
-    """Refuse words where the optimizer needs numbers: PyTorch's own message would not name the option."""
+    """Refuse what Lightning or PyTorch would refuse late, or by a message that does not name the option."""
+    if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
+        raise ConfigError(f"seed must be a whole number in 0 .. 2**32 - 1, got '{cfg.seed}'")
+    for key in ("max_steps", "log_every_n_steps", "val_check_interval", "limit_val_batches", "accumulate_grad_batches"):
+        if not isinstance(cfg.trainer[key], int | float) or not cfg.trainer[key] > 0:
+            raise ConfigError(f"trainer.{key} must be a number > 0, got '{cfg.trainer[key]}'")
     for key in ("lr", "weight_decay", "momentum"):
         value = cfg.optimizer.get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < 0):
@@ -124,20 +146,25 @@ def _distiller(
 def _validate_the_end(trainer: L.Trainer, module: Distiller, data: SegmentationDataModule, run_dir: Path) -> None:
     """Validate and keep the last step, where the interval of validations did not end on it."""
     step = trainer.global_step
-    if trainer.interrupted or step in module.validated:
+    if step in module.validated:
         return
     trainer.validate(module, datamodule=data, verbose=False)
     folder = run_dir / "checkpoints"
     names = [LAST]
-    if module.validated[step].miou >= max(found.miou for found in module.validated.values()):
+    if _best_step(module) == step:
         names.append(BEST)
     for name in names:
         trainer.save_checkpoint(folder / f"{name}.ckpt")
 
 
+def _best_step(module: Distiller) -> int:
+    """Return the first of the steps with the highest mIoU, as `best.ckpt` has it."""
+    return max(module.validated, key=lambda step: module.validated[step].miou)
+
+
 def _finish(cfg: DictConfig, module: Distiller, data: SegmentationDataModule, seconds: float) -> float:
     """Write `metrics.json` and what the terms keep, and show the classes of the last validation."""
-    best_step = max(module.validated, key=lambda step: module.validated[step].miou)
+    best_step = _best_step(module)
     last_step = max(module.validated)
     best, last = module.validated[best_step], module.validated[last_step]
     content: dict[str, Any] = {
@@ -154,6 +181,6 @@ def _finish(cfg: DictConfig, module: Distiller, data: SegmentationDataModule, se
         write_json(run_dir / "metrics.json", content)
         for term in module.each_term().values():
             term.keep(run_dir)
-        class_table(f"{cfg.name}, val split, step {last_step}", data.class_names, {"student": last})
+        class_table(f"{cfg.name}, val split, step {last_step}", data.class_names, {"network": last})
         print(f"run folder: {run_dir}")
     return best.miou

@@ -1,4 +1,4 @@
-"""Predictions on held-out images, drawn after each validation."""
+"""Predictions on held-out images, drawn at the end of training."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Any
 import lightning as L
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from idd_seg.data.base import SegmentationDataModule
+from idd_seg.evaluation import predict
 from idd_seg.module import Distiller
 from idd_seg.pictures import colourise, sample_rows, save
-from idd_seg.types import Batch
 
 
 class Pictures(L.Callback):
@@ -37,17 +36,14 @@ class Pictures(L.Callback):
 def _draw(module: Distiller, data: SegmentationDataModule, count: int) -> Any:
     networks = {"teacher": module.teacher, "student": module.student}
     columns: list[list[Any]] = []
-    dataset = data.dataset("val")
     was_training = module.training
     module.eval()
-    for index in range(min(count, len(dataset))):
-        sample = dataset[(0, index)]
-        batch = Batch(sample.image[None].to(module.device), sample.label[None], sample.box[None], [sample.name])
-        image = data.on_after_batch_transfer(batch, 0).image
+    for index in range(min(count, len(data.dataset("val")))):
+        sample, batch = data.one("val", index, module.device)
         shown = F.interpolate(sample.image[None].float(), size=sample.label.shape, mode="bilinear")[0]
         column = [shown.permute(1, 2, 0).byte().numpy(), colourise(sample.label.numpy(), data.palette)]
         column += [
-            colourise(predict(net(image).logits, sample.label.shape).cpu().numpy()[0], data.palette)
+            colourise(predict(net(batch.image).logits, sample.label.shape).cpu().numpy()[0], data.palette)
             for net in networks.values()
             if net is not None
         ]
@@ -56,8 +52,3 @@ def _draw(module: Distiller, data: SegmentationDataModule, count: int) -> Any:
     names = ["image", "truth", *(name for name, net in networks.items() if net is not None)]
     rows = [(name, [column[i] for column in columns]) for i, name in enumerate(names)]
     return sample_rows(rows, data.class_names, data.palette)
-
-
-def predict(logits: Tensor, size: torch.Size) -> Tensor:
-    """(N, K, h, w) logits -> (N, *size) class ids."""
-    return F.interpolate(logits.float(), size=size[-2:], mode="bilinear", align_corners=False).argmax(1)

@@ -134,6 +134,16 @@ class SegmentationDataModule(L.LightningDataModule):
         shift = (self.mean / self.std).view(shape).to(image.device)
         return image.float().mul_(scale).sub_(shift)
 
+    def on_device(self, batch: Batch, device: torch.device) -> Batch:
+        """Move a loader's batch to a device and normalise it there, outside a Trainer."""
+        moved = Batch(batch.image.to(device), batch.label.to(device), batch.box.to(device), batch.names)
+        return self.on_after_batch_transfer(moved, 0)
+
+    def one(self, split: str, index: int, device: torch.device) -> tuple[Sample, Batch]:
+        """Return a sample of a split as it is, and as a normalised batch of one."""
+        sample = self.dataset(split)[(0, index)]
+        return sample, self.on_device(collate([sample]), device)
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Normalise on the device: a quarter of the bytes cross the bus, and no worker spends time on it."""
         return Batch(self.normalise(batch.image), batch.label.long(), batch.box, batch.names)

@@ -102,7 +102,10 @@ def require_folder(path: Path, what: str) -> Path:
         DataError: that names the folder, what it should hold, and the option that sets it.
     """
     if not path.is_dir():
-        raise DataError(f"there is no folder '{path}' ({what}); set data.root=PATH to where the data set lies")
+        raise DataError(
+            f"there is no folder '{path}' ({what}); set data.root=PATH, or root=PATH in evaluate and "
+            "compare, to where the data set lies"
+        )
     return path
 
 

@@ -183,14 +183,17 @@ class InterClassDistance(Term):
         ours, theirs = student.features[self.tap], teacher_of(teacher, self).features[self.tap]
         if self.memory is not None:
             return self._with_memory(self.memory, ours, theirs, batch.label)
+        return self._without_memory(ours, theirs, batch.label, self.scope)
+
+    def _without_memory(self, ours: Tensor, theirs: Tensor, labels: Tensor, scope: str) -> Tensor:
         return inter_class_distance(
             ours,
             theirs,
-            batch.label,
+            labels,
             self.num_classes,
             ignore_index=self.ignore_index,
             normalize=self.normalize,
-            scope=self.scope,
+            scope=scope,
             min_pixels=self.min_pixels,
             resize=self.resize,
             reduction=self.reduction,
@@ -216,5 +219,10 @@ class InterClassDistance(Term):
         return loss
 
     def measure(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
-        """Return the loss on held-out images, as a value that can be compared over runs of the same options."""
-        return {"distance": self(student, teacher, batch)}
+        """Return the loss on held-out images, without memory.
+
+        A graph stays in its process: the ranks may have different numbers of held-out batches, and would wait.
+        """
+        ours, theirs = student.features[self.tap], teacher_of(teacher, self).features[self.tap]
+        scope = "batch" if self.scope == "world" else self.scope
+        return {"distance": self._without_memory(ours, theirs, batch.label, scope)}
