@@ -21,6 +21,7 @@ from torch import Tensor
 
 from idd_seg.build import data_from, student_from
 from idd_seg.callbacks.checkpoint import WholeFiles
+from idd_seg.callbacks.progress import ProgressBars
 from idd_seg.checkpoint import read_checkpoint
 from idd_seg.data.shapes import Shapes
 from idd_seg.errors import CheckpointError, ConfigError, NonFiniteError
@@ -120,6 +121,15 @@ def test_compare_makes_table_and_picture(work: Path) -> None:
     assert list(networks) == ["teacher", "one", "two"]
     assert networks["teacher"]["class_distance_error"] == 0
     assert networks["one"] | {"images_per_s": 0} == networks["two"] | {"images_per_s": 0}
+
+
+def test_compare_notices_another_teacher(work: Path) -> None:
+    folder = work / "moved" / "checkpoints"
+    folder.mkdir(parents=True)
+    checkpoint = torch.load(work / "student" / "checkpoints" / "last.ckpt", weights_only=True)
+    checkpoint["idd_seg"]["teacher"]["sha256"] = "0" * 64
+    torch.save(checkpoint, folder / "last.ckpt")
+    assert "is no longer the teacher" in clean_error(run("compare", "runs={student: moved}", cwd=work))
 
 
 def test_a_checkpoint_holds_the_student_and_no_teacher(work: Path) -> None:
@@ -322,6 +332,28 @@ def test_an_interrupted_write_leaves_the_checkpoint_before_it(tmp_path: Path, mo
     monkeypatch.undo()
     assert torch.load(target, weights_only=True) == {"step": 1}
     assert list(tmp_path.iterdir()) == [target]
+
+
+class RecordedBars(ProgressBars):
+    """Keeps what the training bar showed when it was taken away."""
+
+    shown: tuple[float, float | None, str] | None = None
+
+    def _stop(self) -> None:
+        if self.bars is not None and self.bars.tasks:
+            task = self.bars.tasks[0]
+            self.shown = task.completed, task.total, str(task.fields["note"])
+        super()._stop()
+
+
+def test_the_bar_counts_steps_over_epochs(tmp_path: Path) -> None:
+    bars = RecordedBars(seconds=0)
+    fit = trainer(tmp_path, steps=6, callbacks=[bars], val_check_interval=3, check_val_every_n_epoch=None)
+    fit.fit(distiller({"ce": CrossEntropy()}, None), datamodule=shapes())
+    assert bars.shown is not None
+    assert bars.shown[:2] == (6, 6)
+    assert "loss" in bars.shown[2]
+    assert "mIoU" in bars.shown[2]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

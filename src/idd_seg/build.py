@@ -87,7 +87,7 @@ def load_teacher(checkpoint: str, cfg: DictConfig, data: SegmentationDataModule)
     node._set_parent(cfg.teacher)
     network: Segmenter = make(node, "teacher.model")
     saved.load_into(network, "teacher")
-    return FrozenTeacher(network, {"path": str(checkpoint), "sha256": saved.sha256})
+    return FrozenTeacher(network, {"path": str(saved.path.resolve()), "sha256": saved.sha256})
 
 
 def check_classes(saved: Saved, data: SegmentationDataModule) -> None:

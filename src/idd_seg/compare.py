@@ -13,7 +13,7 @@ def main(cfg: DictConfig) -> None:
     """Compare the runs of `cfg.runs`, and the teacher they were distilled from, on one split."""
     from idd_seg import build, comparison
     from idd_seg.checkpoint import read_checkpoint
-    from idd_seg.errors import ConfigError
+    from idd_seg.errors import CheckpointError, ConfigError
     from idd_seg.evaluation import pick_device
     from idd_seg.pictures import save
     from idd_seg.run_folder import describe_run, write_json
@@ -29,9 +29,12 @@ def main(cfg: DictConfig) -> None:
         for name, folder in cfg.runs.items()
     }
     newest = list(saved.values())[-1]
-    teacher = newest.card.get("teacher", {}).get("path") if cfg.teacher == "auto" else cfg.teacher
+    noted = newest.card.get("teacher", {})
+    teacher = noted.get("path") if cfg.teacher == "auto" else cfg.teacher
     if teacher:
         saved = {"teacher": read_checkpoint(teacher), **saved}
+    if teacher and cfg.teacher == "auto" and saved["teacher"].sha256 != noted.get("sha256"):
+        raise CheckpointError(f"'{teacher}' is no longer the teacher of '{newest.path}'; name it with teacher=PATH")
     data = build.data_from(newest, cfg.root, num_workers=cfg.num_workers)
     device = pick_device(cfg.device)
     networks = {name: build.student_from(s) for name, s in saved.items()}

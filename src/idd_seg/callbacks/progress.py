@@ -7,12 +7,85 @@ import time
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import RichProgressBar
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 
 def progress() -> L.Callback:
-    """Return a progress bar for a terminal, or lines for a log."""
-    return RichProgressBar(leave=True) if sys.stdout.isatty() else ProgressLines()
+    """Return progress bars for a terminal, or lines for a log."""
+    return ProgressBars() if sys.stdout.isatty() else ProgressLines()
+
+
+def _values(trainer: L.Trainer, keys: tuple[str, ...]) -> str:
+    metrics = trainer.callback_metrics
+    return "  ".join(f"{key.split('/')[1]} {float(metrics[key]):.4f}" for key in keys if key in metrics)
+
+
+class ProgressBars(L.Callback):
+    """A bar over all training steps, and one over each validation; rank 0 alone.
+
+    Lightning's own bars count the batches of an epoch, which tells little of a run that is measured in steps.
+
+    Args:
+        seconds: how often loss and mIoU are read from the device.
+    """
+
+    def __init__(self, seconds: float = 1.0) -> None:
+        self.seconds = seconds
+        self.last = 0.0
+        self.bars: Progress | None = None
+        self.training: TaskID | None = None
+        self.validating: TaskID | None = None
+
+    def _start(self, trainer: L.Trainer) -> None:
+        if self.bars is None and trainer.is_global_zero:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self.bars = Progress(*columns, TextColumn("{task.fields[note]}"), refresh_per_second=4)
+            self.bars.start()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._start(trainer)
+        if self.bars is not None:
+            self.training = self.bars.add_task("train", total=trainer.max_steps, completed=trainer.global_step, note="")
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.bars is None or self.training is None:
+            return
+        self.bars.update(self.training, completed=trainer.global_step)
+        if time.monotonic() - self.last >= self.seconds:
+            self.last = time.monotonic()
+            self.bars.update(self.training, note=_values(trainer, ("train/loss", "val/mIoU")))
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._start(trainer)
+        if self.bars is not None:
+            total = sum(int(number) for number in trainer.num_val_batches)
+            self.validating = self.bars.add_task("validate", total=total, note="")
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        if self.bars is not None and self.validating is not None:
+            self.bars.advance(self.validating)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.bars is not None and self.validating is not None:
+            self.bars.remove_task(self.validating)
+            self.validating = None
+        if self.bars is not None and self.training is not None:
+            self.bars.update(self.training, note=_values(trainer, ("train/loss", "val/mIoU")))
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._stop()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self.bars is not None:
+            self.bars.stop()
+        self.bars = self.training = self.validating = None
 
 
 class ProgressLines(L.Callback):
@@ -41,7 +114,4 @@ class ProgressLines(L.Callback):
     def _print(self, trainer: L.Trainer, keys: tuple[str, ...]) -> None:
         done, total = trainer.global_step, trainer.max_steps
         left = (time.monotonic() - self.start) / max(done, 1) * (total - done)
-        values = [
-            f"{k.split('/')[1]} {float(trainer.callback_metrics[k]):.4f}" for k in keys if k in trainer.callback_metrics
-        ]
-        print(f"step {done}/{total}  {'  '.join(values)}  {left:.0f} s left", flush=True)
+        print(f"step {done}/{total}  {_values(trainer, keys)}  {left:.0f} s left", flush=True)
