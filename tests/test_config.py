@@ -19,6 +19,9 @@ CHOICES = sorted((p.parent.name, p.stem) for p in CONF.glob("*/*.yaml"))
 # Groups that other groups take their parts from.
 PARTS = {"model": "model@student", "frozen": "frozen@teacher", "head": "head@student.head"}
 
+# Experiments that change another one, and stand behind it.
+BEFORE = {"camvid_cpu": "camvid_psp_r18_idd"}
+
 
 def compose(root: str, *overrides: str) -> DictConfig:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
@@ -52,7 +55,8 @@ def test_every_choice_composes(group: str, name: str) -> None:
     if group in PARTS and group != "head":
         assert OmegaConf.load(CONF / group / f"{name}.yaml")
         return
-    cfg = compose("train", f"{'+' if group == 'experiment' else ''}{PARTS.get(group, group)}={name}")
+    option = f"[{BEFORE[name]},{name}]" if name in BEFORE else name
+    cfg = compose("train", f"{PARTS.get(group, group)}={option}")
     check_targets(cfg)
 
 
@@ -67,6 +71,15 @@ def test_an_experiment_overrules_the_data_set_and_the_command_line_overrules_bot
     assert compose("train", "student=r18").student.backbone == "resnet18"
     assert compose("train", "student=mbv2").student.backbone == "mobilenetv2_100"
     assert compose("train", "data=voc").teacher.name == "r101"
+
+
+def test_twins_differ_by_distillation_alone() -> None:
+    for behind in ("", ",camvid_cpu"):
+        ours, twin = (compose("train", f"experiment=[camvid_psp_r18_{loss}{behind}]") for loss in ("idd", "ce"))
+        assert set(twin.loss) == {"ce", "ce_weight"}
+        assert {"idd", "position", "kd"} < set(ours.loss)
+        for group in ("student", "data", "optimizer", "scheduler", "trainer", "seed", "pretrained"):
+            assert ours[group] == twin[group], group
 
 
 def test_a_data_set_owns_its_classes() -> None:
