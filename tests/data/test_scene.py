@@ -87,7 +87,8 @@ def test_every_class_occurs_and_spark_is_rare(scenes: list[Item]) -> None:
     assert 0 < share[IGNORE] < 0.05
     assert 0 < share[SPARK] < 0.005
     with_spark = np.mean([(scene.label == SPARK).any() for scene in scenes])
-    assert 0.18 < with_spark < 0.3
+    # One scene in three; a few sparks lie hidden under other objects.
+    assert 0.23 < with_spark < 0.36
 
 
 @pytest.mark.parametrize("side", [64, 128, 256])
