@@ -94,14 +94,17 @@ class Distiller(L.LightningModule):
     def _compare(
         self, student: Outputs, teacher: Outputs | None, batch: Batch
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        raw = {}
+        raw, weights = {}, {}
         # Losses are computed in float32, whatever the precision of the networks.
         with torch.autocast(self.device.type, enabled=False):
             for name, term in self.each_term().items():
+                weights[name] = term.weight_at(self.global_step)
+                if weights[name] == 0:
+                    continue
                 with _naming(name):
                     term.update(student, teacher, batch)
                     raw[name] = term(student, teacher, batch)
-        return raw, {name: term.weight * raw[name] for name, term in self.each_term().items()}
+        return raw, {name: weights[name] * value for name, value in raw.items()}
 
     def _refuse_non_finite(self, total: Tensor, raw: Mapping[str, Tensor], batch: Batch) -> None:
         if torch.isfinite(total):

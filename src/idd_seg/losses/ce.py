@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from idd_seg.losses.grid import as_float32, resize_like
+from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term
 from idd_seg.types import Batch, Outputs
 
@@ -36,8 +37,14 @@ class CrossEntropy(Term):
 
     needs_teacher: ClassVar[bool] = False
 
-    def __init__(self, weight: float = 1.0, auxiliary: float = 0.4, ignore_index: int = 255) -> None:
-        super().__init__(weight)
+    def __init__(
+        self,
+        weight: float = 1.0,
+        auxiliary: float = 0.4,
+        ignore_index: int = 255,
+        schedule: WeightSchedule | None = None,
+    ) -> None:
+        super().__init__(weight, schedule)
         if auxiliary < 0:
             raise ValueError(f"auxiliary must be >= 0, got {auxiliary}")
         self.auxiliary = float(auxiliary)

@@ -10,6 +10,7 @@ from torch import Tensor
 from idd_seg.losses.class_memory import ClassMemory, both
 from idd_seg.losses.grid import no_autocast
 from idd_seg.losses.nodes import RESIZES, SCOPES, Nodes, check_choice, class_means, compact_class_means
+from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term, require_tap, teacher_of
 from idd_seg.types import Batch, Outputs
 
@@ -162,8 +163,9 @@ class InterClassDistance(Term):
         reduction: str = "mean",
         memory: float | None = None,
         tap: str = "head",
+        schedule: WeightSchedule | None = None,
     ) -> None:
-        super().__init__(weight)
+        super().__init__(weight, schedule)
         _check_options(normalize, scope, min_pixels, resize, reduction)
         if memory is not None and not 0 <= memory < 1:
             raise ValueError(f"memory must be in [0, 1) or null, got {memory}")

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from idd_seg.losses.grid import as_float32, masked_mean, nearest_labels, resize_like
+from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term, teacher_of
 from idd_seg.types import Batch, Outputs
 
@@ -58,8 +59,14 @@ class PixelWise(Term):
         ValueError: if the weight is negative or the temperature not positive.
     """
 
-    def __init__(self, weight: float = 1.0, temperature: float = 1.0, ignore_index: int = 255) -> None:
-        super().__init__(weight)
+    def __init__(
+        self,
+        weight: float = 1.0,
+        temperature: float = 1.0,
+        ignore_index: int = 255,
+        schedule: WeightSchedule | None = None,
+    ) -> None:
+        super().__init__(weight, schedule)
         if not temperature > 0:
             raise ValueError(f"temperature must be > 0, got {temperature}")
         self.temperature = float(temperature)

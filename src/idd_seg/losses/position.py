@@ -14,6 +14,7 @@ from idd_seg.losses.grid import as_float32, masked_mean, no_autocast, resize_lik
 from idd_seg.losses.nodes import check_choice
 from idd_seg.losses.position_maps import TARGETS, whole_image_box
 from idd_seg.losses.reader import PositionReader, fit_step, frozen_reader, load_reader
+from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term, require_tap, teacher_of
 from idd_seg.types import Batch, Outputs
 
@@ -61,8 +62,9 @@ class Position(Term):
         reader_steps: int = 1,
         reader_weights: str | None = None,
         warmup_steps: int = 100,
+        schedule: WeightSchedule | None = None,
     ) -> None:
-        super().__init__(weight)
+        super().__init__(weight, schedule)
         check_choice("coordinates", coordinates, COORDINATES)
         for target in targets:
             check_choice("targets", target, TARGETS)

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.types import Batch, Outputs
 
 
@@ -17,11 +18,11 @@ class Term(nn.Module):
 
     A subclass implements `forward` by a pure function of tensors. Whatever it must learn beside the student (an
     adapter) is a plain submodule and is trained with the student; whatever it trains by itself (a reader, a
-    discriminator) has
-    `requires_grad=False` parameters and takes its own optimizer steps in `update`.
+    discriminator) has `requires_grad=False` parameters and takes its own optimizer steps in `update`.
 
     Args:
         weight: factor of the term in the loss, finite and >= 0.
+        schedule: of the weight over the run; None keeps it constant.
 
     Raises:
         ValueError: if the weight is negative or not finite.
@@ -29,11 +30,16 @@ class Term(nn.Module):
 
     needs_teacher: ClassVar[bool] = True
 
-    def __init__(self, weight: float = 1.0) -> None:
+    def __init__(self, weight: float = 1.0, schedule: WeightSchedule | None = None) -> None:
         super().__init__()
         if not math.isfinite(weight) or weight < 0:
             raise ValueError(f"weight must be a finite number >= 0, got {weight}")
         self.weight = float(weight)
+        self.schedule = schedule or WeightSchedule()
+
+    def weight_at(self, step: int) -> float:
+        """Return the weight at an optimizer step; at 0 the Distiller does not call the term at all."""
+        return self.weight * self.schedule.factor(step)
 
     def bind(self, student_channels: Mapping[str, int], teacher_channels: Mapping[str, int]) -> None:
         """Build what depends on the widths of the feature maps, once, before the optimizer exists."""
