@@ -14,7 +14,7 @@ import idd_seg
 
 ROOT = Path(idd_seg.__file__).parent
 SIBLINGS = {"losses", "models", "data", "metrics"}
-GROUND = {"types", "errors"}
+GROUND = {"types", "errors", "bands"}
 # Reads the configuration, beside the entry points.
 READS_CONFIG = {"build", "cli", "run_folder", "teachers", "training"}
 HEAVY = {"torch", "lightning", "timm", "torchmetrics", "albumentations", "cv2", "matplotlib", "wandb"}

@@ -15,6 +15,7 @@ from torch import nn
 from idd_seg.checkpoint import Saved, read_checkpoint
 from idd_seg.data.base import SegmentationDataModule
 from idd_seg.errors import CheckpointError, ConfigError, UserError
+from idd_seg.inference import Inference
 from idd_seg.losses.term import Term
 from idd_seg.models.segmenter import Segmenter
 from idd_seg.models.teacher import FrozenTeacher
@@ -42,7 +43,13 @@ def make(node: Any, where: str, **extra: Any) -> Any:
 
 
 def make_data(cfg: DictConfig) -> SegmentationDataModule:
-    """Build the data module; `recipe` is for other groups to read."""
+    """Build the data module; `recipe` is for other groups to read.
+
+    Raises:
+        ConfigError: for a missing or refused option.
+    """
+    if missing := sorted(OmegaConf.missing_keys(cfg.data)):
+        raise ConfigError(f"the option 'data.{missing[0]}' has no value; give one: data.{missing[0]}=...")
     node = OmegaConf.masked_copy(cfg.data, [key for key in cfg.data if key != "recipe"])
     node._set_parent(cfg)
     data: SegmentationDataModule = make(node, "data")
@@ -126,8 +133,19 @@ def data_from(saved: Saved, root: str | None, **changes: Any) -> SegmentationDat
         if "root" not in node:
             raise ConfigError(f"root={root}: data={node.get('name')} is generated and has no folder; leave root out")
         node["root"] = root
-    data: SegmentationDataModule = make(OmegaConf.create({**node, "augment": None, **changes}), "data")
+    # What the training cached may lie elsewhere by now, and whole pictures are read once.
+    plain = {**node, "augment": None, "cache": "none", **changes}
+    data: SegmentationDataModule = make(OmegaConf.create(plain), "data")
     return data
+
+
+def make_inference(node: DictConfig, saved: Saved) -> Inference:
+    """Build how pictures are shown; a sliding window is as large as the training crop unless `crop` says otherwise."""
+    crop = node.crop
+    if node.mode == "slide" and crop is None:
+        crop = (saved.config("data").get("augment") or {}).get("crop")
+    inference: Inference = make(node, "eval", crop=None if crop is None else list(crop))
+    return inference
 
 
 def _is_own_class(target: str) -> bool:

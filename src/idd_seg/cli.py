@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
+from idd_seg.data.class_list import read_class_list
 from idd_seg.errors import UserError, message_of, suggest
 
 # OpenMP's threads would spin while they wait for each other; where another program takes one of the cores, a training
@@ -25,6 +26,15 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
 TRACE = "HYDRA_FULL_ERROR"
+
+
+def _from_class_list(path: str, field: str) -> Any:
+    found = getattr(read_class_list(path), field)
+    return OmegaConf.create(found) if isinstance(found, list | dict) else found
+
+
+# ${class_list:FILE,names}: num_classes and what else other groups read must be known when a configuration is composed.
+OmegaConf.register_new_resolver("class_list", _from_class_list, replace=True)
 
 
 def config_dir() -> Path:
@@ -78,8 +88,12 @@ def explain(error: BaseException, config_name: str, arguments: list[str]) -> str
     text = str(error).strip()
     if isinstance(error, UserError):
         return message_of(error)
-    if isinstance(error, MissingMandatoryValue):
-        return f"the option '{error.full_key}' has no value; give one: {error.full_key}=..."
+    if inner := re.match(r"(?:Data|Config)Error raised while resolving interpolation: (.*)", text):
+        return inner[1]
+    missing = re.search(r"Missing mandatory value: ([\w.]+)", text)
+    if missing or isinstance(error, MissingMandatoryValue):
+        key = missing[1] if missing else error.full_key  # type: ignore[attr-defined]
+        return f"the option '{key}' has no value; give one: {key}=..."
     if choice := re.search(r"Could not (?:find|load) '([^']+)/([^'/]+)'", text):
         group, name = choice.groups()
         options = options_of(group)

@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from idd_seg.analysis import TARGETS, Readability, class_distances, matrix_error, position_readability
+from idd_seg.bands import predict, whole_view
 from idd_seg.data.base import SegmentationDataModule
 from idd_seg.data.source import UInt8
-from idd_seg.evaluation import batches, evaluate, images_per_second, predict
+from idd_seg.evaluation import batches, evaluate, images_per_second
 from idd_seg.metrics import Scores
 from idd_seg.models.segmenter import Segmenter, count_parameters
 from idd_seg.pictures import colourise, figure, legend, show_image
@@ -130,7 +131,7 @@ def sample_columns(
         sample, batch = data.one(split, index, device)
         column = [sample.image.permute(1, 2, 0).numpy(), colourise(sample.label.numpy(), data.palette)]
         for network in networks.values():
-            predicted = predict(network(batch.image).logits, sample.label.shape)
+            predicted = predict([whole_view(network(batch.image).logits, sample.label.shape)], sample.label.shape)
             column.append(colourise(predicted[0].cpu().numpy(), data.palette))
         columns.append(column)
     return columns

@@ -13,22 +13,28 @@ def main(cfg: DictConfig) -> None:
     """Evaluate the student of `cfg.checkpoint`; print its table and write `metrics.json` in the run folder."""
     from idd_seg import build
     from idd_seg.checkpoint import read_checkpoint
-    from idd_seg.evaluation import evaluate, pick_device
+    from idd_seg.evaluation import evaluate, pick_device, submit
     from idd_seg.models.segmenter import count_parameters
     from idd_seg.run_folder import describe_run, write_json
     from idd_seg.tables import class_table
 
     saved = read_checkpoint(cfg.checkpoint)
     data = build.data_from(saved, cfg.root, num_workers=cfg.num_workers)
+    inference = build.make_inference(cfg.eval, saved)
     network = build.student_from(saved)
     build.check_classes(saved, data)
-    found = evaluate(network, data, cfg.split, pick_device(cfg.device), f"{data.name} {cfg.split}")
-    run_dir = Path(cfg.run_dir)
+    device, run_dir = pick_device(cfg.device), Path(cfg.run_dir)
+    if cfg.submit:
+        archive = submit(network, data, cfg.split, device, run_dir / "submission", inference)
+        describe_run(cfg, run_dir)
+        print(f"for the server: {archive}")
+        return
+    found = evaluate(network, data, cfg.split, device, f"{data.name} {cfg.split}", inference)
     describe_run(cfg, run_dir)
     source = {"checkpoint": str(saved.path), "sha256": saved.sha256, "parameters": count_parameters(network)}
     write_json(
         run_dir / "metrics.json",
-        {"data": data.name, "split": cfg.split, **source, **found.as_dict(data.class_names)},
+        {"data": data.name, "split": cfg.split, **source, **inference.as_dict(), **found.as_dict(data.class_names)},
     )
     class_table(f"{saved.path.name}, {data.name}, {cfg.split} split", data.class_names, {"student": found})
     print(f"run folder: {run_dir}")

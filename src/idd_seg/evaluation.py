@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from rich.progress import track
-from torch import Tensor, nn
+from torch import nn
 
+from idd_seg.bands import predict
 from idd_seg.data.base import SegmentationDataModule
-from idd_seg.errors import ConfigError
+from idd_seg.errors import ConfigError, DataError
+from idd_seg.inference import Inference
 from idd_seg.metrics import ConfusionMatrix, Scores, scores
 from idd_seg.types import Batch
 
@@ -36,21 +39,55 @@ def batches(data: SegmentationDataModule, split: str, device: torch.device, titl
         yield data.on_device(batch, device)
 
 
-def predict(logits: Tensor, size: Sequence[int]) -> Tensor:
-    """(N, K, h, w) logits -> (N, *size) class ids."""
-    return F.interpolate(logits.float(), size=tuple(size), mode="bilinear", align_corners=False).argmax(1)
+@torch.no_grad()
+def evaluate(
+    network: nn.Module,
+    data: SegmentationDataModule,
+    split: str,
+    device: torch.device,
+    title: str = "evaluate",
+    inference: Inference | None = None,
+) -> Scores:
+    """Return the scores of a network over a split: one confusion matrix, at the labels' own size.
+
+    Raises:
+        DataError: if the owner keeps the labels of the split.
+    """
+    if not data.labelled(split):
+        raise DataError(
+            f"data={data.name} has no labels for the split '{split}'"
+            + ("; submit=true writes the files for the owner's server" if data.server else "")
+        )
+    network, inference = network.to(device).eval(), inference or Inference()
+    confusion = ConfusionMatrix(data.num_classes, data.ignore_index).to(device)
+    for batch in batches(data, split, device, title):
+        confusion.update_views(inference.views(network, batch.image, batch.label.shape[-2:]), batch.label)
+    return scores(confusion.compute())
 
 
 @torch.no_grad()
-def evaluate(
-    network: nn.Module, data: SegmentationDataModule, split: str, device: torch.device, title: str = "evaluate"
-) -> Scores:
-    """Return the scores of a network over a split: one confusion matrix, at the labels' own size."""
-    network = network.to(device).eval()
-    confusion = ConfusionMatrix(data.num_classes, data.ignore_index).to(device)
-    for batch in batches(data, split, device, title):
-        confusion.update(network(batch.image).logits, batch.label)
-    return scores(confusion.compute())
+def submit(
+    network: nn.Module,
+    data: SegmentationDataModule,
+    split: str,
+    device: torch.device,
+    folder: Path,
+    inference: Inference | None = None,
+) -> Path:
+    """Write a network's predictions as the data set's server takes them, and return the archive.
+
+    Raises:
+        ConfigError: if the data set has no server.
+    """
+    if data.server is None:
+        raise ConfigError(f"data={data.name} has no server that takes predictions; submit=true is for those that have")
+    network, inference = network.to(device).eval(), inference or Inference()
+    for batch in batches(data, split, device, f"predict {data.name} {split}"):
+        size = batch.label.shape[-2:]
+        predicted = predict(inference.views(network, batch.image, size), size).to(torch.uint8).cpu().numpy()
+        for name, ids in zip(batch.names, predicted, strict=True):
+            data.server.write(folder, name, ids, data.palette)
+    return Path(shutil.make_archive(str(folder), data.server.archive, folder))
 
 
 @torch.no_grad()

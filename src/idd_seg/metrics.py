@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
+
+from idd_seg.bands import View, class_bands, whole_view
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,19 @@ class ConfusionMatrix(Metric):
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Count (N, K, h, w) logits, brought to the labels' size bilinearly, against (N, H, W) labels."""
-        if logits.shape[-2:] != labels.shape[-2:]:
-            logits = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
-        self.count(logits.max(dim=1).indices, labels)
+        self.update_views([whole_view(logits, labels.shape[-2:])], labels)
+
+    def update_views(self, views: Sequence[View], labels: Tensor) -> None:
+        """Count coarse logits of windows, scales and mirror images (see `bands`) against (N, H, W) labels."""
+        for top, ids in class_bands(views, labels.shape[-2:]):
+            self.count(ids, labels[:, top : top + ids.shape[1]])
 
     def count(self, predicted: Tensor, labels: Tensor) -> None:
         """Count (N, H, W) predicted class ids against labels; an extra row takes the ignored pixels."""
         k = self.num_classes
-        truth = torch.where(labels == self.ignore_index, k, labels.long())
-        cells = torch.bincount((truth * k + predicted).flatten(), minlength=(k + 1) * k)
+        truth = torch.where(labels == self.ignore_index, k, labels)
+        # Half as wide as int64, and wide enough for more classes than a label file can hold.
+        cells = torch.bincount((truth.int() * k + predicted).flatten(), minlength=(k + 1) * k)
         self.counts += cells.view(k + 1, k)[:k]
 
     def compute(self) -> Tensor:

@@ -16,7 +16,10 @@ from idd_seg.errors import ConfigError
 
 AUTO = "auto"
 RECIPE_VERSION = 1  # raised when a change of code makes kept teachers stale
-NOT_IN_KEY = ("num_workers", "eval_batch_size", "seed", "val_length", "test_length", "recipe")
+NOT_IN_KEY = (
+    *("num_workers", "eval_batch_size", "seed", "val_length", "test_length", "recipe"),
+    *("cache", "cache_dir", "counts"),
+)
 
 
 def find_teacher(cfg: DictConfig, train: Callable[[DictConfig], Any]) -> str:

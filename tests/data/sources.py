@@ -35,6 +35,12 @@ class Coordinates:
     def __len__(self) -> int:
         return self.length
 
+    def name(self, index: int) -> str:
+        return f"coordinates/{index}"
+
+    def key(self, index: int) -> str:
+        return f"{self.name(index)}/{self.height}x{self.width}/{self.label}"
+
     def __getitem__(self, index: int) -> Item:
         if not 0 <= index < self.length:
             raise IndexError(index)

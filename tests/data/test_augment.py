@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from idd_seg.data.augment import Augmentation
-from idd_seg.data.dataset import LabelMap, Sample, SegmentationDataset
+from idd_seg.data.dataset import Sample, SegmentationDataset
+from idd_seg.data.labels import LabelMap
 from idd_seg.errors import ConfigError
 from tests.data.sources import Coordinates
 

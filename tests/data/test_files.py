@@ -17,7 +17,7 @@ from PIL import Image
 
 from idd_seg.data.base import SegmentationDataModule
 from idd_seg.data.camvid import CamVid
-from idd_seg.data.files import read_image, read_label
+from idd_seg.data.reading import read_image, read_label
 from idd_seg.data.shapes import Shapes
 from idd_seg.data.voc import VOC
 from idd_seg.errors import DataError, UserError, message_of
@@ -167,11 +167,19 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "end cut off a png": (IMAGE, lambda path: cut(path, 0.95), "damaged or truncated"),
     "empty image": (IMAGE, lambda path: path.write_bytes(b""), r"empty \(0 bytes\)"),
     "empty label": (LABEL, lambda path: path.write_bytes(b""), r"empty \(0 bytes\)"),
-    "text named png": (IMAGE, lambda path: path.write_text("hello"), "can't be read.*cannot identify"),
-    "text named label": (LABEL, lambda path: path.write_text("hello"), "can't be read.*cannot identify"),
-    "rgb label": (LABEL, lambda path: photograph(0).save(path), "'RGB' picture; class ids are expected in 8 bits"),
-    "rgba label": (LABEL, lambda path: photograph(0).convert("RGBA").save(path), "'RGBA' picture"),
-    "16-bit label": (LABEL, save_16_bits, "'I;16' picture; class ids are expected in 8 bits"),
+    "text named png": (IMAGE, lambda path: path.write_text("hello"), "can't be read.*no PNG or JPEG picture"),
+    "text named label": (LABEL, lambda path: path.write_text("hello"), "can't be read.*no PNG or JPEG picture"),
+    "rgb label": (
+        LABEL,
+        lambda path: photograph(0).save(path),
+        "colour picture.*'RGB'.*class ids are expected in 8 bits.*data.masks=rgb",
+    ),
+    "rgba label": (
+        LABEL,
+        lambda path: photograph(0).convert("RGBA").save(path),
+        "colour picture.*'RGBA'.*data.masks=rgb",
+    ),
+    "16-bit label": (LABEL, save_16_bits, "16-bit picture.*'I;16'.*class ids are expected in 8 bits"),
     "jpeg label": (LABEL, lambda path: photograph(0).convert("L").save(path, "JPEG"), "JPEG has lost its exact values"),
     "other size": (LABEL, lambda path: Image.new("L", (5, 7)).save(path), "label is 5 x 7 pixels.*is 16 x 12"),
     "no label": (LABEL, Path.unlink, "1 of 3 samples have no label file"),
@@ -214,7 +222,7 @@ def test_a_missing_folder_is_named(camvid_root: Path, folder: str) -> None:
 def test_a_folder_without_pictures_is_named(camvid_root: Path) -> None:
     empty_folder(camvid_root / "train")
     (camvid_root / "train" / "notes.txt").write_text("none")
-    with pytest.raises(DataError, match=r"no \.png, \.jpg or \.jpeg files in .*train'"):
+    with pytest.raises(DataError, match=r"no \.png, \.jpg, \.jpeg files in .*train'"):
         camvid(camvid_root).setup("fit")
 
 

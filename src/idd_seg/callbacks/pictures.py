@@ -9,8 +9,8 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 
+from idd_seg.bands import predict, whole_view
 from idd_seg.data.base import SegmentationDataModule
-from idd_seg.evaluation import predict
 from idd_seg.module import Distiller
 from idd_seg.pictures import colourise, sample_rows, save
 
@@ -43,7 +43,10 @@ def _draw(module: Distiller, data: SegmentationDataModule, count: int) -> Any:
         shown = F.interpolate(sample.image[None].float(), size=sample.label.shape, mode="bilinear")[0]
         column = [shown.permute(1, 2, 0).byte().numpy(), colourise(sample.label.numpy(), data.palette)]
         column += [
-            colourise(predict(net(batch.image).logits, sample.label.shape).cpu().numpy()[0], data.palette)
+            colourise(
+                predict([whole_view(net(batch.image).logits, sample.label.shape)], sample.label.shape).cpu().numpy()[0],
+                data.palette,
+            )
             for net in networks.values()
             if net is not None
         ]

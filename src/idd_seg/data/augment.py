@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from idd_seg.data.source import UInt8
 from idd_seg.errors import ConfigError
+
+TRIES = 10
 
 
 class Window(NamedTuple):
@@ -46,6 +48,8 @@ class Augmentation:
         scale: range of the random scale, relative to `data.image_scale`.
         flip: probability of mirroring left and right.
         photometric: albumentations transforms that keep every pixel in its place.
+        cat_max_ratio: largest share that one class may have of a crop's labelled pixels; up to `TRIES` crops are
+            drawn, and the last one is taken. 1 takes the first.
 
     Raises:
         ConfigError: for a value out of range.
@@ -57,6 +61,7 @@ class Augmentation:
         scale: Sequence[float] = (1.0, 1.0),
         flip: float = 0.0,
         photometric: Sequence[Any] | None = None,
+        cat_max_ratio: float = 1.0,
     ) -> None:
         if crop is not None and (len(crop) != 2 or min(crop) < 1):
             raise ConfigError(f"data.augment.crop must be [height, width] in pixels or null, got {list(crop)}")
@@ -64,20 +69,33 @@ class Augmentation:
             raise ConfigError(f"data.augment.scale must be [low, high] with 0 < low <= high, got {list(scale)}")
         if not 0 <= flip <= 1:
             raise ConfigError(f"data.augment.flip is a probability, 0 to 1, got {flip}")
+        if not 0 < cat_max_ratio <= 1:
+            raise ConfigError(f"data.augment.cat_max_ratio is a share, above 0 and at most 1, got {cat_max_ratio}")
+        self.cat_max_ratio = float(cat_max_ratio)
         self.crop = None if crop is None else (int(crop[0]), int(crop[1]))
         self.scale, self.flip = (float(scale[0]), float(scale[1])), float(flip)
         self.photometric = _compose(photometric) if photometric else None
 
-    def window(self, rng: Generator, height: int, width: int, image_scale: float) -> Window:
-        """Choose a part of a photograph of (height, width), before a single pixel is scaled."""
+    def window(
+        self, rng: Generator, height: int, width: int, image_scale: float, share: Callable[[Window], float]
+    ) -> Window:
+        """Choose a part of a photograph of (height, width), before a single pixel is scaled.
+
+        Args:
+            share: tells how much of a window's labelled pixels its largest class has; asked with `cat_max_ratio` < 1.
+        """
         scale = image_scale * rng.uniform(*self.scale)
         flip = bool(rng.random() < self.flip)
         if self.crop is None:
             return whole(height, width, scale)._replace(flip=flip)
         rows, columns = max(1, round(self.crop[0] / scale)), max(1, round(self.crop[1] / scale))
-        top = int(rng.integers(max(0, height - rows) + 1))
-        left = int(rng.integers(max(0, width - columns) + 1))
-        return Window(top, left, rows, columns, *self.crop, flip)
+        for _ in range(TRIES):
+            top = int(rng.integers(max(0, height - rows) + 1))
+            left = int(rng.integers(max(0, width - columns) + 1))
+            window = Window(top, left, rows, columns, *self.crop, flip)
+            if self.cat_max_ratio == 1 or share(window) <= self.cat_max_ratio:
+                break
+        return window
 
     def recolour(self, image: UInt8, seed: int) -> UInt8:
         """Apply the photometric transforms; the result depends on image and seed alone."""
@@ -93,19 +111,19 @@ def _compose(transforms: Sequence[Any]) -> Any:
     return albumentations.Compose(list(transforms))
 
 
-def show(picture: UInt8, window: Window, interpolation: int, fill: Sequence[int]) -> UInt8:
-    """Cut, scale and mirror; what lies beyond the photograph is filled.
-
-    Args:
-        picture: (H, W) or (H, W, 3).
-        fill: one value a channel.
-    """
+def cut(picture: UInt8, window: Window, interpolation: int) -> UInt8:
+    """Return the part of a picture (H, W) or (H, W, 3) that lies in the window, scaled."""
     part: NDArray[Any] = picture[window.top : window.top + window.height, window.left : window.left + window.width]
     height = max(1, round(part.shape[0] * window.out_height / window.height))
     width = max(1, round(part.shape[1] * window.out_width / window.width))
     if part.shape[:2] != (height, width):
         part = cv2.resize(part, (width, height), interpolation=interpolation)
-    below, right = window.out_height - height, window.out_width - width
+    return part
+
+
+def place(part: UInt8, window: Window, fill: Sequence[int]) -> UInt8:
+    """Fill up to the window's size what lies beyond the photograph (a value a channel), and mirror."""
+    below, right = window.out_height - part.shape[0], window.out_width - part.shape[1]
     if below > 0 or right > 0:
         part = cv2.copyMakeBorder(part, 0, max(0, below), 0, max(0, right), cv2.BORDER_CONSTANT, value=list(fill))
-    return np.ascontiguousarray(part[:, ::-1] if window.flip else part)
+    return cv2.flip(part, 1) if window.flip else np.ascontiguousarray(part)

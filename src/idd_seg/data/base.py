@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import lightning as L
@@ -11,10 +13,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from idd_seg.data.augment import Augmentation
-from idd_seg.data.dataset import EpochSampler, LabelMap, Sample, SegmentationDataset, collate
+from idd_seg.data.cache import CachedSource
+from idd_seg.data.dataset import EpochSampler, Sample, SegmentationDataset, collate
+from idd_seg.data.labels import ColourMap, LabelMap, ToClasses
+from idd_seg.data.ram import shared_folder
+from idd_seg.data.reading import MASKS
+from idd_seg.data.server import ServerFormat
 from idd_seg.data.source import Source
 from idd_seg.errors import ConfigError
 from idd_seg.types import Batch
+
+CACHES = ("none", "ram", "disk")
 
 
 class SegmentationDataModule(L.LightningDataModule):
@@ -26,13 +35,20 @@ class SegmentationDataModule(L.LightningDataModule):
         mean, std: of the normalised images, in RGB, relative to 0 to 1.
         ignored: values in label files, beside `ignore_index`, that take no part.
         batch_size, eval_batch_size: images per process and step.
+        masks: how label files are read: `indices` (grey values or a palette's indices), `palette` or `rgb` (colours).
+        ignored_colours: colours in such label files that take no part.
         image_scale: size of the images that the network sees, relative to the files; labels are judged at full size.
+        cache: `none`; `disk` keeps decoded pictures in `cache_dir`; `ram` in memory, for the length of the run.
+        counts: number of items of each complete split, for `prepare`.
         num_workers: loader processes; 0 loads in the training process.
         seed: samples and their order depend on (seed, epoch, index) alone, whatever the number of workers.
 
     Raises:
         ConfigError: for a value out of range, or class names and colours that do not match.
     """
+
+    splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+    server: ClassVar[ServerFormat | None] = None  # how the owner's server takes predictions of the test split
 
     def __init__(
         self,
@@ -45,12 +61,17 @@ class SegmentationDataModule(L.LightningDataModule):
         ignore_index: int = 255,
         ignored: Sequence[int] = (),
         label_values: Mapping[int, int] | None = None,
+        masks: str = "indices",
+        ignored_colours: Sequence[Sequence[int]] = (),
         augment: Augmentation | None = None,
         image_scale: float = 1.0,
         batch_size: int = 16,
         eval_batch_size: int = 1,
         num_workers: int = 0,
         seed: int = 0,
+        cache: str = "none",
+        cache_dir: str | None = None,
+        counts: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         if not len(class_names) == len(palette) == num_classes:
@@ -66,22 +87,41 @@ class SegmentationDataModule(L.LightningDataModule):
             raise ConfigError(f"data.image_scale must be > 0, got {image_scale}")
         self.name, self.num_classes, self.ignore_index = name, num_classes, ignore_index
         self.class_names, self.palette = list(class_names), [tuple(colour) for colour in palette]
+        if not len(mean) == len(std) == 3 or min(std) <= 0:
+            raise ConfigError(f"data.mean and data.std are three numbers each, std above 0; got {mean} and {std}")
         self.mean, self.std = torch.tensor(list(mean)), torch.tensor(list(std))
-        self.labels = LabelMap(num_classes, ignore_index, ignored, label_values)
+        if masks not in MASKS:
+            raise ConfigError(f"data.masks must be one of {', '.join(MASKS)}, got '{masks}'")
+        if cache not in CACHES:
+            raise ConfigError(f"data.cache must be one of {', '.join(CACHES)}, got '{cache}'")
+        if cache == "disk" and not cache_dir:
+            raise ConfigError("data.cache=disk needs a folder: data.cache_dir=PATH")
+        self.masks, self.cache, self.cache_dir, self.counts = masks, cache, cache_dir, dict(counts or {})
+        self.labels: ToClasses
+        if masks == "indices":
+            self.labels = LabelMap(num_classes, ignore_index, ignored, label_values)
+        else:
+            self.labels = ColourMap(self.palette, ignore_index, ignored_colours)
         self.augment, self.image_scale = augment or Augmentation(), image_scale
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers, self.seed = num_workers, seed
         self.datasets: dict[str, SegmentationDataset] = {}
 
     def make_source(self, split: str) -> Source:
-        """Return the items of `train`, `val` or `test`."""
+        """Return the items of one of `splits`."""
         raise TypeError(f"{type(self).__name__} does not implement make_source")
+
+    def labelled(self, split: str) -> bool:
+        """Tell whether the items of a split have labels, by the first one's."""
+        return self.dataset(split).source[0].label is not None
 
     def dataset(self, split: str) -> SegmentationDataset:
         """Return the samples of a split: augmented for `train`, whole photographs otherwise."""
         if split not in self.datasets:
+            if split not in self.splits:
+                raise ConfigError(f"data={self.name} has no split '{split}'; it has {', '.join(self.splits)}")
             self.datasets[split] = SegmentationDataset(
-                self.make_source(split),
+                self._cached(self.make_source(split)),
                 self.labels,
                 self.ignore_index,
                 self.seed,
@@ -91,9 +131,17 @@ class SegmentationDataModule(L.LightningDataModule):
             )
         return self.datasets[split]
 
+    def _cached(self, source: Source) -> Source:
+        if self.cache == "none":
+            return source
+        cached = CachedSource(source, Path(self.cache_dir or "") if self.cache == "disk" else shared_folder())
+        cached.warn_if_small()
+        return cached
+
     def setup(self, stage: str) -> None:
         """Find the files, so that what is missing is said before anything is trained."""
-        for split in {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(stage, ()):
+        stages = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
+        for split in stages.get(stage, ()):
             self.dataset(split)
 
     def loader(self, split: str, *, shuffle: bool = False, batch_size: int | None = None) -> DataLoader[Sample]:
@@ -126,6 +174,10 @@ class SegmentationDataModule(L.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[Sample]:
         return self.loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Sample]:
+        """Load the photographs of the `predict` split; their labels are all ignored."""
+        return self.loader("predict")
 
     def normalise(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 RGB -> float32 of mean 0 and deviation 1, on the image's device."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import cv2
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler, default_collate
 
-from idd_seg.data.augment import Augmentation, show, whole
-from idd_seg.data.source import Source, UInt8
-from idd_seg.errors import ConfigError, DataError
+from idd_seg.data.augment import Augmentation, Window, cut, place, whole
+from idd_seg.data.labels import ToClasses
+from idd_seg.data.source import Item, Source, UInt8
+from idd_seg.errors import DataError
 from idd_seg.types import Batch
 
 Key = tuple[int, int]  # (epoch, index): all that a sample depends on beside the seed
@@ -29,52 +31,11 @@ class Sample(NamedTuple):
     name: str
 
 
-class LabelMap:
-    """From the values in label files to class ids.
-
-    Args:
-        num_classes: K; values 0..K-1 are classes as they are, unless `mapping` says otherwise.
-        mapping: value in the file -> class id.
-        ignored: values in the file that take no part.
-        ignore_index: what they become.
-    """
-
-    def __init__(
-        self, num_classes: int, ignore_index: int, ignored: Sequence[int] = (), mapping: Mapping[int, int] | None = None
-    ) -> None:
-        pairs = {i: i for i in range(num_classes)} if mapping is None else dict(mapping)
-        for value, class_id in pairs.items():
-            if not (0 <= int(value) <= 255 and 0 <= class_id < num_classes):
-                raise ConfigError(
-                    f"data.label_values maps {value} to {class_id}; values are 0 to 255, classes 0 to {num_classes - 1}"
-                )
-        self.num_classes, self.ignored = num_classes, sorted({*ignored, ignore_index})
-        self.table: NDArray[np.int16] = np.full(256, -1, np.int16)
-        for value, class_id in pairs.items():
-            self.table[int(value)] = class_id
-        for value in self.ignored:
-            self.table[int(value)] = ignore_index
-
-    def __call__(self, label: UInt8, name: str) -> UInt8:
-        """Map (H, W) values to class ids.
-
-        Raises:
-            DataError: that names the sample and the first value that is no class.
-        """
-        mapped = self.table[label]
-        if mapped.min() < 0:
-            value = int(label[mapped < 0].flat[0])
-            raise DataError(
-                f"{name}: its label has the value {value}; the data set has the classes 0 to {self.num_classes - 1} "
-                f"and ignores {', '.join(map(str, self.ignored))} (data.num_classes, data.ignored)"
-            )
-        return mapped.astype(np.uint8)
-
-
 class SegmentationDataset(Dataset[Sample]):
     """Samples of a source.
 
     Args:
+        labels: from what the source's labels hold to class ids.
         augmentation: None shows whole photographs, and labels in their original size.
         image_scale: size of the images that the network sees, relative to the files.
         fill: RGB of the padding.
@@ -83,7 +44,7 @@ class SegmentationDataset(Dataset[Sample]):
     def __init__(
         self,
         source: Source,
-        labels: LabelMap,
+        labels: ToClasses,
         ignore_index: int,
         seed: int,
         image_scale: float = 1.0,
@@ -98,26 +59,42 @@ class SegmentationDataset(Dataset[Sample]):
 
     def __getitem__(self, key: Key) -> Sample:
         epoch, index = key
-        image, label, name = self.source[index]
-        height, width = label.shape
+        item = self.source[index]
+        height, width = item.image.shape[:2]
         if self.augmentation is None:
             window = whole(height, width, self.image_scale)
-            return self._sample(
-                show(image, window, cv2.INTER_LINEAR, self.fill), label, window.box(height, width), name
-            )
-        rng = np.random.default_rng([self.seed, epoch, index])
-        window = self.augmentation.window(rng, height, width, self.image_scale)
-        picture = self.augmentation.recolour(show(image, window, cv2.INTER_LINEAR, self.fill), int(rng.integers(2**31)))
-        label = show(label, window, cv2.INTER_NEAREST_EXACT, [self.ignore_index])  # INTER_NEAREST leans to the left
-        return self._sample(picture, label, window.box(height, width), name)
+            label = np.full((height, width), self.ignore_index, np.uint8)
+            if item.label is not None:
+                label = self.labels(item.label, item.name)
+            picture = place(cut(item.image, window, cv2.INTER_LINEAR), window, self.fill)
+            return _sample(picture, label, window.box(height, width), item.name)
+        return self._augmented(item, self.augmentation, np.random.default_rng([self.seed, epoch, index]))
 
-    def _sample(self, image: UInt8, label: UInt8, box: NDArray[np.float32], name: str) -> Sample:
-        return Sample(
-            torch.from_numpy(image).permute(2, 0, 1).contiguous(),
-            torch.from_numpy(self.labels(label, name)),
-            torch.from_numpy(box),
-            name,
-        )
+    def _augmented(self, item: Item, augmentation: Augmentation, rng: np.random.Generator) -> Sample:
+        if item.label is None:
+            raise DataError(f"{item.name}: it has no label, and can't be trained on")
+        height, width = item.image.shape[:2]
+        share = partial(self._largest_share, item.label, item.name)
+        window = augmentation.window(rng, height, width, self.image_scale, share)
+        part = augmentation.recolour(cut(item.image, window, cv2.INTER_LINEAR), int(rng.integers(2**31)))
+        # Mapped after the cut, so that no other pixel is touched; INTER_NEAREST would lean to the left.
+        label = self.labels(cut(item.label, window, cv2.INTER_NEAREST_EXACT), item.name)
+        picture, label = place(part, window, self.fill), place(label, window, [self.ignore_index])
+        return _sample(picture, label, window.box(height, width), item.name)
+
+    def _largest_share(self, label: UInt8, name: str, window: Window) -> float:
+        part = label[window.top : window.top + window.height, window.left : window.left + window.width]
+        # A grid of about 64 x 64 of its pixels tells as much.
+        steps = [max(1, side // 64) for side in part.shape[:2]]
+        counts = np.bincount(self.labels(np.ascontiguousarray(part[:: steps[0], :: steps[1]]), name).ravel())
+        if len(counts) > self.ignore_index:
+            counts[self.ignore_index] = 0
+        return float(counts.max() / max(1, counts.sum())) if counts.any() else 1.0
+
+
+def _sample(image: UInt8, label: UInt8, box: NDArray[np.float32], name: str) -> Sample:
+    planes = np.stack(cv2.split(image))  # (3, H, W), in half the time of a transposition
+    return Sample(torch.from_numpy(planes), torch.from_numpy(label), torch.from_numpy(box), name)
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

@@ -1,98 +1,65 @@
-"""Photographs and label maps in files: pairing, reading, and saying what is wrong with one."""
+"""Finding the files of a data set and pairing photographs with label maps."""
 
 from __future__ import annotations
 
-import struct
-import warnings
-import zlib
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from PIL import Image
-
-from idd_seg.data.source import Item, UInt8
+from idd_seg.data.reading import IMAGE_SUFFIXES, read_image, read_label
+from idd_seg.data.source import Item
 from idd_seg.errors import DataError
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-FORMATS = ("PNG", "JPEG")  # no format that calls another program
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error, Image.DecompressionBombError)
 
 
 class Pair(NamedTuple):
-    """The files of a photograph and its label map."""
+    """The files of a photograph and its label map, None where there is none."""
 
     image: Path
-    label: Path
+    label: Path | None
 
 
 class PairSource:
-    """Items read from pairs of files, checked while they are read."""
+    """Items read from pairs of files, checked while they are read.
 
-    def __init__(self, pairs: Sequence[Pair]) -> None:
-        self.pairs = list(pairs)
+    Args:
+        masks: how label files are read; see `read_label`.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], masks: str = "indices") -> None:
+        self.pairs, self.masks = list(pairs), masks
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Item:
         pair = self.pairs[index]
-        image, label = read_image(pair.image), read_label(pair.label)
-        if image.shape[:2] != label.shape:
+        image = read_image(pair.image)
+        if pair.label is None:
+            return Item(image, None, str(pair.image))
+        label = read_label(pair.label, self.masks)
+        if image.shape[:2] != label.shape[:2]:
             raise DataError(
                 f"{pair.label}: the label is {label.shape[1]} x {label.shape[0]} pixels, "
                 f"its image {pair.image.name} is {image.shape[1]} x {image.shape[0]}"
             )
         return Item(image, label, str(pair.image))
 
+    def name(self, index: int) -> str:
+        return str(self.pairs[index].image)
 
-def _open(path: Path) -> Image.Image:
-    """Decode a file completely, or raise a DataError that names it."""
-    try:
-        if path.stat().st_size == 0:
-            raise DataError(f"{path}: the file is empty (0 bytes)")
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = Image.open(path, formats=FORMATS)
-            picture.load()
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such file") from error
-    except (*_UNREADABLE, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{path}: the picture can't be read, it is damaged or truncated ({error})") from error
-    return picture
-
-
-def read_image(path: Path) -> UInt8:
-    """Read a photograph as (H, W, 3) uint8 RGB.
-
-    Raises:
-        DataError: if the file is missing, empty, truncated, too large to be a photograph, or no picture.
-    """
-    picture = _open(path)
-    if picture.mode.startswith(("I", "F")):
-        raise DataError(f"{path}: the photograph is a '{picture.mode}' picture; 8 bits a channel are expected")
-    return np.array(picture.convert("RGB"))
-
-
-def read_label(path: Path) -> UInt8:
-    """Read a label map as (H, W) uint8: grey values, or the indices of a palette picture.
-
-    Raises:
-        DataError: as `read_image`; also for a JPEG, a colour picture or more than 8 bits.
-    """
-    picture = _open(path)
-    if picture.format == "JPEG":
-        raise DataError(f"{path}: a label map stored as JPEG has lost its exact values; store it as PNG")
-    if picture.mode == "1":
-        picture = picture.convert("L")
-        return np.asarray(picture) // 255
-    if picture.mode not in ("L", "P"):
-        raise DataError(
-            f"{path}: the label map is a '{picture.mode}' picture; class ids are expected in 8 bits, grey or palette"
-        )
-    return np.asarray(picture)
+    def key(self, index: int) -> str:
+        """Return paths, sizes and times of the files: a file that was changed is read anew."""
+        parts = [self.masks]
+        for path in self.pairs[index]:
+            if path is not None:
+                try:
+                    state = path.stat()
+                except OSError as error:
+                    raise DataError(f"{path}: the file can't be read ({error.strerror})") from error
+                parts.append(f"{path.absolute()}|{state.st_size}|{state.st_mtime_ns}")
+        return "\n".join(parts)
 
 
 def require_folder(path: Path, what: str) -> Path:
@@ -109,32 +76,85 @@ def require_folder(path: Path, what: str) -> Path:
     return path
 
 
+def walk(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
+    """Return the files with one of the endings below a folder, in the order of names.
+
+    Links are followed, but not into a folder that they lie in.
+    """
+    return sorted(path for path in _files(folder, frozenset()) if path.suffix.lower() in suffixes)
+
+
+def _files(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    try:
+        state = folder.stat()
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise DataError(f"the folder '{folder}' can't be read ({error.strerror})") from error
+    here = (state.st_dev, state.st_ino)
+    if here in above:
+        return
+    for entry in entries:
+        if _is(entry.is_dir):
+            yield from _files(Path(entry.path), above | {here})
+        elif _is(entry.is_file):
+            yield Path(entry.path)
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    """Ask a folder's entry what it is; a link that leads to itself is nothing."""
+    try:
+        return kind()
+    except OSError:
+        return False
+
+
+def require_images(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES, what: str = "images") -> list[Path]:
+    """Return the pictures of a folder and the folders below it.
+
+    Raises:
+        DataError: if the folder is missing or holds none.
+    """
+    found = walk(require_folder(folder, what), suffixes)
+    if not found:
+        raise DataError(f"no {', '.join(suffixes)} files in '{folder}'")
+    return found
+
+
 def pair_by_name(images: Path, labels: Path) -> list[Pair]:
-    """Pair the pictures of two folders by their names without ending, in the order of names.
+    """Pair the pictures of two folders by their paths without ending, in the order of names.
 
     Raises:
         DataError: if a folder is missing or has no picture, or an image has no label.
     """
-    found = sorted(p for p in require_folder(images, "images").iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not found:
-        raise DataError(f"no .png, .jpg or .jpeg files in '{images}'")
+    found = require_images(images)
     require_folder(labels, "label maps")
-    if twice := [stem for stem, number in Counter(path.stem for path in found).items() if number > 1]:
-        raise DataError(f"'{images}' holds '{twice[0]}' in two formats, for one label; remove one of them")
-    pairs = [Pair(path, labels / f"{path.stem}.png") for path in found]
-    return require_labels(pairs)
+    return pair_each(found, images, labels)
 
 
-def require_labels(pairs: list[Pair]) -> list[Pair]:
+def pair_each(found: Sequence[Path], images: Path, labels: Path) -> list[Pair]:
+    """Pair pictures below `images` with the PNG files of the same relative path below `labels`.
+
+    Raises:
+        DataError: if an image has no label, or two images have the same one.
+    """
+    pairs = [Pair(path, labels / path.relative_to(images).with_suffix(".png")) for path in found]
+    twice = [label for label, number in Counter(pair.label for pair in pairs).items() if number > 1]
+    if twice and twice[0] is not None:
+        raise DataError(f"'{images}' holds '{twice[0].stem}' in two formats, for one label; remove one of them")
+    return require_files(pairs)
+
+
+def require_files(pairs: list[Pair]) -> list[Pair]:
     """Return the pairs if every file is there.
 
     Raises:
         DataError: that counts and names the first missing files.
     """
-    for what, missing in (
-        ("image", [pair.image for pair in pairs if not pair.image.is_file()]),
-        ("label", [pair.label for pair in pairs if not pair.label.is_file()]),
+    for what, paths in (
+        ("image", [pair.image for pair in pairs]),
+        ("label", [pair.label for pair in pairs if pair.label is not None]),
     ):
+        missing = [path for path in paths if not path.is_file()]
         if missing:
             names = ", ".join(str(path) for path in missing[:3])
             raise DataError(f"{len(missing)} of {len(pairs)} samples have no {what} file: {names}")
@@ -145,7 +165,7 @@ def read_list(path: Path) -> list[str]:
     """Read the non-empty lines of a list file.
 
     Raises:
-        DataError: if it is missing, not text, empty, or names a file outside the data set.
+        DataError: if it is missing, not text, empty, names a file outside the data set, or names one twice.
     """
     try:
         lines = enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
@@ -156,7 +176,20 @@ def read_list(path: Path) -> list[str]:
         raise DataError(f"{path}: the list file can't be read ({error})") from error
     if not names:
         raise DataError(f"{path}: the list file is empty")
-    for number, name in names.items():
-        if name.startswith(("/", "\\")) or ".." in Path(name).parts:
-            raise DataError(f"{path}, line {number}: '{name}' leads out of the data set")
+    _refuse_outside(names.items(), path)
+    _refuse_twice(names.items(), path)
     return list(names.values())
+
+
+def _refuse_outside(names: Iterable[tuple[int, str]], path: Path) -> None:
+    for number, name in names:
+        if name.startswith(("/", "\\")) or ".." in Path(name).parts or "\0" in name:
+            raise DataError(f"{path}, line {number}: '{name}' leads out of the data set")
+
+
+def _refuse_twice(names: Iterable[tuple[int, str]], path: Path) -> None:
+    first: dict[str, int] = {}
+    for number, name in names:
+        if name in first:
+            raise DataError(f"{path}, line {number}: '{name}' stands in line {first[name]} already; remove one of them")
+        first[name] = number

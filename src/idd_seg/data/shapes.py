@@ -12,6 +12,7 @@ from idd_seg.data.source import Item
 from idd_seg.errors import ConfigError
 
 SPLITS = ("train", "val", "test")
+RECIPE = 1  # to be raised when the scenes change: caches hold the old ones
 
 
 class ShapesSource:
@@ -36,16 +37,24 @@ class ShapesSource:
     def __len__(self) -> int:
         return self.length
 
+    def name(self, index: int) -> str:
+        return f"shapes:{self.seed}/{self.split}/{index}"
+
+    def key(self, index: int) -> str:
+        return f"{self.name(index)}/{self.size[0]}x{self.size[1]}/{RECIPE}"
+
     def __getitem__(self, index: int) -> Item:
         if not 0 <= index < self.length:
             raise IndexError(f"scene {index} of {self.length}")
         rng = np.random.default_rng([self.seed, SPLITS.index(self.split), index])
         image, label = draw_scene(rng, *self.size)
-        return Item(image, label, f"shapes:{self.seed}/{self.split}/{index}")
+        return Item(image, label, self.name(index))
 
 
 class Shapes(SegmentationDataModule):
     """Generated scenes of any size and number; see docs/shapes.md."""
+
+    splits = SPLITS
 
     def __init__(
         self,
@@ -61,6 +70,4 @@ class Shapes(SegmentationDataModule):
         self.lengths = {"train": train_length, "val": val_length, "test": test_length}
 
     def make_source(self, split: str) -> ShapesSource:
-        if split not in self.lengths:
-            raise ConfigError(f"there is no split '{split}' of the generated scenes, only {', '.join(self.lengths)}")
         return ShapesSource(self.scene_seed, split, self.lengths[split], self.size)

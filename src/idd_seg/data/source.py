@@ -11,10 +11,13 @@ UInt8 = NDArray[np.uint8]
 
 
 class Item(NamedTuple):
-    """A photograph (H, W, 3) uint8 RGB, its label (H, W) uint8 class ids, and a name for messages."""
+    """A photograph (H, W, 3) uint8 RGB, its label, and a name for messages.
+
+    The label is as it stands in the file, (H, W) values or (H, W, 3) colours, uint8; None where there is none.
+    """
 
     image: UInt8
-    label: UInt8
+    label: UInt8 | None
     name: str
 
 
@@ -24,3 +27,11 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Item: ...
+
+    def name(self, index: int) -> str:
+        """Return the item's name, without reading the item."""
+        ...
+
+    def key(self, index: int) -> str:
+        """Return a text that is another one whenever the item would be: for caches."""
+        ...

@@ -1,12 +1,13 @@
-"""`data=voc`: Pascal VOC 2012."""
+"""`data=voc`: Pascal VOC 2012, by option with the augmented training set."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from idd_seg.data.base import SegmentationDataModule
-from idd_seg.data.files import Pair, PairSource, read_list, require_folder, require_labels
+from idd_seg.data.files import Pair, PairSource, read_list, require_files, require_folder
+from idd_seg.data.server import ServerFormat
 
 
 class VOC(SegmentationDataModule):
@@ -18,16 +19,24 @@ class VOC(SegmentationDataModule):
         train_labels: folder of the training labels: `SegmentationClass`, or `SegmentationClassAug`.
     """
 
+    splits: ClassVar[tuple[str, ...]] = ("train", "val", "trainval", "test", "predict")
+    server: ClassVar[ServerFormat] = ServerFormat(
+        "results/VOC2012/Segmentation/comp6_test_cls", archive="gztar", coloured=True
+    )
+
     def __init__(self, root: str, train_list: str, train_labels: str, **common: Any) -> None:
         super().__init__(**common)
         self.root = Path(root).expanduser()
-        self.lists = {"train": (train_list, train_labels), "val": ("val", "SegmentationClass")}
+        self.train_list, self.train_labels = train_list, train_labels
 
     def make_source(self, split: str) -> PairSource:
         require_folder(self.root, "Pascal VOC 2012: JPEGImages/, SegmentationClass/, ImageSets/Segmentation/")
-        listed, labels = self.lists.get(split, (split, "SegmentationClass"))
+        listed = {"train": self.train_list, "predict": "test"}.get(split, split)
+        labels = self.root / (self.train_labels if split == "train" else "SegmentationClass")
         names = read_list(self.root / "ImageSets" / "Segmentation" / f"{listed}.txt")
         images = self.root / "JPEGImages"
+        # The owner keeps the labels of the test set.
+        labelled = listed != "test"
         return PairSource(
-            require_labels([Pair(images / f"{name}.jpg", self.root / labels / f"{name}.png") for name in names])
+            require_files([Pair(images / f"{n}.jpg", labels / f"{n}.png" if labelled else None) for n in names])
         )
