@@ -40,9 +40,9 @@ class LabelMap:
         self, num_classes: int, ignore_index: int, ignored: Sequence[int] = (), mapping: Mapping[int, int] | None = None
     ) -> None:
         pairs = {i: i for i in range(num_classes)} if mapping is None else dict(mapping)
-        if num_classes > 255 or not 0 <= ignore_index <= 255:
+        if num_classes > 254 or not 0 <= ignore_index <= 255:
             raise ConfigError(
-                f"labels are 8-bit values: data.num_classes is at most 255 and data.ignore_index 0 to 255, "
+                f"labels are 8-bit values: data.num_classes is at most 254 and data.ignore_index 0 to 255, "
                 f"got {num_classes} and {ignore_index}"
             )
         for value, class_id in pairs.items():
@@ -54,14 +54,12 @@ class LabelMap:
         if outside := [v for v in self.ignored if not 0 <= v <= 255]:
             raise ConfigError(f"data.ignored holds {outside[0]}; values are 0 to 255")
         self.known = sorted({int(value) for value in pairs})
-        self.table: UInt8 = np.full(256, ignore_index, np.uint8)
-        self.unknown: UInt8 = np.ones(256, np.uint8)
+        # An id that is no class marks the values that stand for nothing.
+        self.stray = next(i for i in range(256) if i >= num_classes and i != ignore_index)
+        self.table: UInt8 = np.full(256, self.stray, np.uint8)
         for value, class_id in pairs.items():
             self.table[int(value)] = class_id
-            self.unknown[int(value)] = 0
-        for value in self.ignored:
-            self.table[value] = ignore_index
-            self.unknown[value] = 0
+        self.table[self.ignored] = ignore_index
 
     def __call__(self, label: UInt8, name: str) -> UInt8:
         """Map (H, W) values to class ids.
@@ -69,13 +67,13 @@ class LabelMap:
         Raises:
             DataError: that names the sample and the first value that is no class.
         """
-        if (stray := cv2.LUT(label, self.unknown)).any():
-            value = int(label[stray != 0].flat[0])
+        classes: UInt8 = cv2.LUT(label, self.table)
+        if (stray := classes == self.stray).any():
+            value = int(label[stray].flat[0])
             raise DataError(
                 f"{name}: its label has the value {value}; the data set has the classes {_ranges(self.known)} "
                 f"and ignores {_ranges(self.ignored)} (data.num_classes, data.label_values, data.ignored)"
             )
-        classes: UInt8 = cv2.LUT(label, self.table)
         return classes
 
 

@@ -1,0 +1,36 @@
+"""`python -m idd_seg.benchmark SUITE`: how fast this machine does it, as ratios within one run."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from idd_seg import cli
+from idd_seg.errors import ConfigError, suggest
+
+SUITES = ("data", "eval", "losses")
+
+
+def main(cfg: DictConfig) -> None:
+    """Run the suite `cfg.suite`, print its table and write `benchmark.json` in the run folder."""
+    if cfg.suite not in SUITES:
+        raise ConfigError(f"there is no suite '{cfg.suite}'{suggest(cfg.suite, SUITES)} They are {', '.join(SUITES)}")
+    from idd_seg.benchmarks.rows import print_rows
+    from idd_seg.evaluation import pick_device
+    from idd_seg.run_folder import describe_run, write_json
+
+    device, run_dir = pick_device(cfg.device), Path(cfg.run_dir)
+    describe_run(cfg, run_dir)
+    rows = importlib.import_module(f"idd_seg.benchmarks.{cfg.suite}").run(cfg.repeats, device)
+    write_json(run_dir / "benchmark.json", {"suite": cfg.suite, "rows": [row.as_dict() for row in rows]})
+    print_rows(f"benchmark {cfg.suite}, {device}", rows)
+    print(f"run folder: {run_dir}")
+
+
+if __name__ == "__main__":
+    # The suite may stand by itself: `benchmark losses`.
+    sys.argv[1:2] = [f"suite={word}" if word in SUITES else word for word in sys.argv[1:2]]
+    cli.run(main, "benchmark")

@@ -1,0 +1,25 @@
+"""`python -m idd_seg.prepare data=NAME`: fetch a data set where its owner lets anyone, and check every file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from idd_seg import cli
+
+
+def main(cfg: DictConfig) -> None:
+    """Fetch what is missing, then check the data set; contact sheets and a report lie in the run folder."""
+    from idd_seg import build
+    from idd_seg.preparation import check
+    from idd_seg.run_folder import describe_run
+
+    data = build.make_data(cfg)
+    run_dir = Path(cfg.run_dir)
+    describe_run(cfg, run_dir)
+    check(data, list(cfg.splits), cfg.workers, cfg.samples, cfg.seed, run_dir)
+
+
+if __name__ == "__main__":
+    cli.run(main, "prepare")
