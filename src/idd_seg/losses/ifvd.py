@@ -1,0 +1,85 @@
+"""Intra-class feature variation: how far each pixel's feature turns away from the mean of its class."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from idd_seg.losses.adapters import MapTerm, comparable, inverse_length, unit
+from idd_seg.losses.grid import masked_mean, nearest_labels, no_autocast
+from idd_seg.losses.nodes import Nodes, compact_class_means
+from idd_seg.losses.schedule import WeightSchedule
+from idd_seg.types import Batch, Outputs
+
+
+def _own_class(labels: Tensor, nodes: Nodes) -> Tensor:
+    """Tell (N, k, P) which of the k classes each position belongs to; none where it takes no part."""
+    return labels.flatten(1)[:, None] == nodes.classes[:, None]
+
+
+def _similarity(features: Tensor, nodes: Nodes, own: Tensor) -> Tensor:
+    """Cosine (N, P) of each position's feature to the mean of its class in its image; 0 where it has none."""
+    cells = features.flatten(2)
+    # To all present classes by one product, of which the own is kept: no (N, P, C) map of means is built.
+    with no_autocast(cells):
+        along = torch.bmm(unit(nodes.means, dim=2), cells)
+    return (along * own).sum(1) * inverse_length(cells, dim=1)[:, 0]
+
+
+def intra_class_variation(
+    student: Tensor, teacher: Tensor, labels: Tensor, num_classes: int, *, ignore_index: int = 255
+) -> Tensor:
+    r"""Mean squared difference between the teacher's and the student's similarity of a pixel to its class.
+
+    .. math:: \frac{1}{|V|} \sum_{p \in V} \big(m^s(p) - m^t(p)\big)^2, \quad m(p) = \cos\big(f(p), \mu_{y(p)}\big)
+
+    where :math:`\mu_k` is the mean feature of class k in the image of p, and V holds the positions that have a class.
+    Y. Wang et al., "Intra-class feature variation distillation for semantic segmentation", ECCV 2020. Gradient flows
+    through the means too.
+
+    Args:
+        student: features (N, Cs, h, w).
+        teacher: features (N, Ct, h', w'), brought to (h, w) bilinearly where the grids differ; the widths may differ;
+            takes no gradient.
+        labels: (N, H, W) int64, read nearest on the student's grid; ids outside 0..num_classes-1 and `ignore_index`
+            take no part and are not counted.
+
+    Returns:
+        A scalar in float32; exactly zero, with a gradient path, where every pixel is ignored.
+    """
+    student, teacher = comparable(student, teacher)
+    labels = nearest_labels(labels, student.shape[-2:])
+
+    def nodes_of(features: Tensor) -> Nodes:
+        return compact_class_means(
+            features, labels, num_classes, ignore_index=ignore_index, scope="image", resize="nearest"
+        )
+
+    nodes_s, nodes_t = nodes_of(student), nodes_of(teacher)
+    own = _own_class(labels, nodes_s)
+    difference = _similarity(student, nodes_s, own) - _similarity(teacher, nodes_t, own)
+    return masked_mean(difference.square(), own.any(1))
+
+
+class IntraClassVariation(MapTerm):
+    """`intra_class_variation` of the maps named `tap`.
+
+    Raises:
+        ValueError: for a negative weight, or a tap that a network does not give.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        weight: float = 1.0,
+        ignore_index: int = 255,
+        tap: str = "head",
+        schedule: WeightSchedule | None = None,
+    ) -> None:
+        super().__init__(weight, tap, schedule)
+        self.num_classes, self.ignore_index = num_classes, ignore_index
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
+        return intra_class_variation(
+            *self.maps(student, teacher), batch.label, self.num_classes, ignore_index=self.ignore_index
+        )
