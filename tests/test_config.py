@@ -56,6 +56,9 @@ def test_every_choice_composes(group: str, name: str) -> None:
     if group in INSIDE:
         assert OmegaConf.load(CONF / group / f"{name}.yaml")
         return
+    if group == "download":
+        check_targets(compose("prepare", f"data={name}"))
+        return
     option = f"[{BEFORE[name]},{name}]" if name in BEFORE else name
     cfg = compose("train", f"{PARTS.get(group, group)}={option}")
     check_targets(cfg)
@@ -74,9 +77,19 @@ def test_an_experiment_overrules_the_data_set_and_the_command_line_overrules_bot
     assert compose("train", "data=voc").teacher.name == "r101"
 
 
-def test_twins_differ_by_distillation_alone() -> None:
-    for behind in ("", ",camvid_cpu"):
-        ours, twin = (compose("train", f"experiment=[camvid_psp_r18_{loss}{behind}]") for loss in ("idd", "ce"))
+RECIPES = sorted(path.stem.removesuffix("_idd") for path in (CONF / "experiment").glob("*_idd.yaml"))
+
+
+def test_there_is_a_recipe_for_each_benchmark() -> None:
+    assert {compose("train", f"experiment={name}_idd").data.name for name in RECIPES} == {
+        *("camvid", "cityscapes", "voc", "ade20k")
+    }
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_twins_differ_by_distillation_alone(recipe: str) -> None:
+    for behind in ("", ",camvid_cpu") if recipe.startswith("camvid") else ("",):
+        ours, twin = (compose("train", f"experiment=[{recipe}_{loss}{behind}]") for loss in ("idd", "ce"))
         assert set(twin.loss) == {"ce", "ce_weight"}
         assert {"idd", "position", "kd"} < set(ours.loss)
         for group in ("student", "data", "optimizer", "scheduler", "trainer", "seed", "pretrained"):
