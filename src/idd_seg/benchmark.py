@@ -24,7 +24,7 @@ def main(cfg: DictConfig) -> None:
 
     device, run_dir = pick_device(cfg.device), Path(cfg.run_dir)
     describe_run(cfg, run_dir)
-    rows = importlib.import_module(f"idd_seg.benchmarks.{cfg.suite}").run(cfg.repeats, device)
+    rows = importlib.import_module(f"idd_seg.benchmarks.{cfg.suite}").run(cfg, device)
     write_json(run_dir / "benchmark.json", {"suite": cfg.suite, "rows": [row.as_dict() for row in rows]})
     print_rows(f"benchmark {cfg.suite}, {device}", rows)
     print(f"run folder: {run_dir}")

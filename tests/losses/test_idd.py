@@ -483,11 +483,11 @@ def test_a_bad_memory_is_refused(memory: float) -> None:
 
 def test_an_unknown_tap_is_refused() -> None:
     with pytest.raises(ValueError, match=r"stage9.*head"):
-        InterClassDistance(3, tap="stage9").bind({"head": 2}, {"head": 2})
+        InterClassDistance(3, taps=["stage9"]).bind({"head": 2}, {"head": 2})
 
 
 def test_another_tap_is_read() -> None:
-    term = InterClassDistance(3, normalize="none", tap="stage3")
+    term = InterClassDistance(3, normalize="none", taps=["stage3"])
     term.bind({"head": 1, "stage3": 2}, {"head": 1, "stage3": 1})
     student = Outputs(STUDENT, {"head": TEACHER, "stage3": STUDENT})
     teacher = Outputs(TEACHER, {"head": TEACHER, "stage3": TEACHER})

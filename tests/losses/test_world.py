@@ -194,7 +194,7 @@ def _remember(rank: int, world: int, folder: str) -> None:
     # Rank 0 sees the classes 0 and 1, rank 1 the classes 1 and 2.
     present = torch.tensor([[rank == 0, True, rank == 1, False]])
     nodes = torch.full((1, 4, 2), 1.0 + 2 * rank)
-    memory.remember(nodes, torch.zeros(1, 4, 3), present)
+    memory.remember(nodes, torch.zeros(1, 4, 3), present, torch.arange(4))
     torch.save(dict(memory.state_dict()), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from omegaconf import DictConfig
 
 from idd_seg.benchmarks.rows import Row
 from idd_seg.benchmarks.timing import time_all
@@ -25,15 +26,17 @@ MEAN = (124, 116, 104)
 PHOTOGRAPHS = 4
 
 
-def run(repeats: int, device: torch.device) -> list[Row]:
+def run(cfg: DictConfig, device: torch.device) -> list[Row]:
     """Compare our samples with whole-image augmentation, at the sizes of Cityscapes and Pascal VOC."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         city = _write(Path(folder) / "city", (1024, 2048), ".png")
         voc = _write(Path(folder) / "voc", (375, 500), ".jpg")
-        rows = _compare("Cityscapes-size PNG to a 512 x 512 crop", city, repeats, Path(folder) / "cache", 1.25, 20)
-        return rows + _compare("VOC-size JPEG to a 512 x 512 crop", voc, repeats, Path(folder) / "cache", 1.25, None)
+        rows = _compare("Cityscapes-size PNG to a 512 x 512 crop", city, cfg.repeats, Path(folder) / "cache", 1.25, 20)
+        return rows + _compare(
+            "VOC-size JPEG to a 512 x 512 crop", voc, cfg.repeats, Path(folder) / "cache", 1.25, None
+        )
 
 
 def _write(folder: Path, size: tuple[int, int], suffix: str) -> list[Pair]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from omegaconf import DictConfig
 from torch import Tensor
 
 from idd_seg.benchmarks.rows import Row
@@ -15,7 +16,7 @@ from idd_seg.metrics import ConfusionMatrix
 SIZE, STRIDE = (1024, 2048), 8
 
 
-def run(repeats: int, device: torch.device) -> list[Row]:
+def run(cfg: DictConfig, device: torch.device) -> list[Row]:
     """Compare our confusion matrix with upsampling, `argmax` and a masked `bincount`, at Cityscapes' size."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -23,7 +24,7 @@ def run(repeats: int, device: torch.device) -> list[Row]:
     for classes, bar in ((19, 3.0), (150, None)):
         what = f"1024 x 2048, {classes} classes, stride {STRIDE}"
         cases = {"ours": _ours(classes, device), "full": _full(classes, device)}
-        found = time_all(cases, max(3, repeats // 2), warmup=1, device=device)
+        found = time_all(cases, max(3, cfg.repeats // 2), warmup=1, device=device)
         ratio = found["full"].median / found["ours"].median
         rows.append(Row(f"{what}: time", str(found["ours"]), f"full size: {found['full']}", ratio, bar=bar))
         if device.type == "cuda":

@@ -5,12 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from idd_seg.losses.edges import both
 from idd_seg.losses.ranks import sum_over_ranks
-
-
-def both(present: Tensor) -> Tensor:
-    """(G, k) presence -> (G, k, k) pairs of which both are present."""
-    return present[:, :, None] & present[:, None, :]
 
 
 class ClassMemory(torch.nn.Module):
@@ -30,16 +26,20 @@ class ClassMemory(torch.nn.Module):
         self.register_buffer("teacher", torch.zeros(num_classes, teacher_width))
         self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.bool))
 
-    def complete(self, student: Tensor, teacher: Tensor, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def complete(
+        self, student: Tensor, teacher: Tensor, present: Tensor, classes: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Fill absent nodes from memory.
 
         Args:
-            student, teacher: nodes (G, K, Cs) and (G, K, Ct).
-            present: (G, K) bool.
+            student, teacher: nodes (G, c, Cs) and (G, c, Ct).
+            present: (G, c) bool.
+            classes: (c,) their ids.
 
         Returns:
             Both sides' nodes of the k classes that are present or remembered, and the pairs (G, k, k) that take part.
         """
+        present, student, teacher = (self._spread(x, classes) for x in (present, student, teacher))
         # Classes that were never seen would only cost: an edge list grows with the square of the classes.
         known = (present.any(0) | self.seen).nonzero().flatten()
         present, seen = present[:, known], self.seen[known]
@@ -49,9 +49,16 @@ class ClassMemory(torch.nn.Module):
         either = present[:, :, None] | present[:, None, :]
         return student, teacher, both(present | seen) & either
 
+    def _spread(self, x: Tensor, classes: Tensor) -> Tensor:
+        """(G, c, ...) of some classes -> (G, num_classes, ...), zero for the others."""
+        if len(classes) == len(self.seen):
+            return x
+        return x.new_zeros(len(x), len(self.seen), *x.shape[2:]).index_copy(1, classes, x)
+
     @torch.no_grad()
-    def remember(self, student: Tensor, teacher: Tensor, present: Tensor) -> None:
+    def remember(self, student: Tensor, teacher: Tensor, present: Tensor, classes: Tensor) -> None:
         """Move the averages towards the mean of this step's graphs in which a class is present, over all ranks."""
+        present, student, teacher = (self._spread(x, classes) for x in (present, student, teacher))
         count = sum_over_ranks(present.sum(0))
         now = count > 0
         weights = present.to(self.student.dtype)[..., None]

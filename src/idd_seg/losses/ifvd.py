@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from idd_seg.losses.adapters import MapTerm, comparable, inverse_length, unit
-from idd_seg.losses.grid import masked_mean, nearest_labels, no_autocast
-from idd_seg.losses.nodes import Nodes, compact_class_means
+from idd_seg.losses.adapters import MapTerm, comparable
+from idd_seg.losses.cells import cells_of, columns_for
+from idd_seg.losses.class_cosines import class_cosines
+from idd_seg.losses.grid import masked_mean, nearest_labels
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.types import Batch, Outputs
-
-
-def _own_class(labels: Tensor, nodes: Nodes) -> Tensor:
-    """Tell (N, k, P) which of the k classes each position belongs to; none where it takes no part."""
-    return labels.flatten(1)[:, None] == nodes.classes[:, None]
-
-
-def _similarity(features: Tensor, nodes: Nodes, own: Tensor) -> Tensor:
-    """Cosine (N, P) of each position's feature to the mean of its class in its image; 0 where it has none."""
-    cells = features.flatten(2)
-    # To all present classes by one product, of which the own is kept: no (N, P, C) map of means is built.
-    with no_autocast(cells):
-        along = torch.bmm(unit(nodes.means, dim=2), cells)
-    return (along * own).sum(1) * inverse_length(cells, dim=1)[:, 0]
 
 
 def intra_class_variation(
@@ -48,17 +34,12 @@ def intra_class_variation(
         A scalar in float32; exactly zero, with a gradient path, where every pixel is ignored.
     """
     student, teacher = comparable(student, teacher)
-    labels = nearest_labels(labels, student.shape[-2:])
-
-    def nodes_of(features: Tensor) -> Nodes:
-        return compact_class_means(
-            features, labels, num_classes, ignore_index=ignore_index, scope="image", resize="nearest"
-        )
-
-    nodes_s, nodes_t = nodes_of(student), nodes_of(teacher)
-    own = _own_class(labels, nodes_s)
-    difference = _similarity(student, nodes_s, own) - _similarity(teacher, nodes_t, own)
-    return masked_mean(difference.square(), own.any(1))
+    size = student.shape[-2:]
+    columns = columns_for([nearest_labels(labels, size)], num_classes, ignore_index, world=False)
+    cells = cells_of(labels, size, columns, ignore_index, "nearest", student.dtype)
+    assert cells.index is not None
+    difference = class_cosines(student, cells) - class_cosines(teacher, cells)
+    return masked_mean(difference.square(), cells.index < len(columns))
 
 
 class IntraClassVariation(MapTerm):
