@@ -102,7 +102,8 @@ def test_a_data_set_owns_its_classes() -> None:
             continue  # its classes lie beside the pictures
         data = compose("train", f"data={path.stem}").data
         assert len(data.class_names) == len(data.palette) == data.num_classes, path
-        assert len({tuple(colour) for colour in data.palette}) == data.num_classes, path
+        # The owner of ADE20K gives one colour to road and skyscraper.
+        assert len({tuple(colour) for colour in data.palette}) >= data.num_classes - (path.stem == "ade20k"), path
 
 
 def test_conf_is_found_in_the_checkout() -> None:

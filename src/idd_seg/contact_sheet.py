@@ -39,7 +39,8 @@ def contact_sheet(data: SegmentationDataModule, split: str, count: int, seed: in
     columns = min(4, len(samples))
     rows = -(-len(samples) // columns)
     height, width = samples[0][0].shape[:2]
-    fig = figure(3 * columns, 6 * rows * height / width + 0.9)
+    inches = 5 * rows * height / width + 0.35 * rows + 0.9  # of two pictures, a title, and the legend below
+    fig = figure(2.5 * columns, inches)
     axes = fig.subplots(2 * rows, columns, squeeze=False)
     for axis in axes.ravel():
         axis.axis("off")
@@ -52,7 +53,8 @@ def contact_sheet(data: SegmentationDataModule, split: str, count: int, seed: in
         axes[2 * row][column].axis("on")
         axes[2 * row + 1][column].axis("on")
     legend(fig, data.class_names, data.palette)
-    fig.subplots_adjust(wspace=0.03, hspace=0.08, bottom=0.07, top=0.97)
+    bottom = 0.06 + 0.1 / inches  # the legend hangs at 0.06
+    fig.subplots_adjust(left=0.01, right=0.99, bottom=bottom, top=1 - 0.25 / inches, wspace=0.03, hspace=0.09)
     return fig
 
 

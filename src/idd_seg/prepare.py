@@ -12,12 +12,17 @@ from idd_seg import cli
 def main(cfg: DictConfig) -> None:
     """Fetch what is missing, then check the data set; contact sheets and a report lie in the run folder."""
     from idd_seg import build
+    from idd_seg.data.obtain import obtain
     from idd_seg.preparation import check
     from idd_seg.run_folder import describe_run
 
     data = build.make_data(cfg)
     run_dir = Path(cfg.run_dir)
     describe_run(cfg, run_dir)
+    if cfg.fetch and "download" in cfg:
+        obtain(
+            build.make(cfg.download, "download"), Path(cfg.data.root).expanduser(), Path(cfg.archives_dir).expanduser()
+        )
     check(data, list(cfg.splits), cfg.workers, cfg.samples, cfg.seed, run_dir)
 
 

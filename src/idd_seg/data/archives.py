@@ -162,8 +162,8 @@ def _chosen(
     """Yield the entries that are asked for, with their places below the folder."""
     for entry in entries:
         parts = _parts(entry.name, archive)
-        # What macOS adds: neither pictures nor labels, though they are called so.
-        junk = "__MACOSX" in parts or parts[-1].startswith("._") or parts[-1] == ".DS_Store"
+        # What macOS adds is called like pictures and is none; and no archive may bring a mark.
+        junk = "__MACOSX" in parts or any(part.startswith(".") for part in parts)
         if parts[strip:] and not junk and any(fnmatch.fnmatchcase("/".join(parts), pattern) for pattern in members):
             yield entry, Path(*parts[strip:])
 

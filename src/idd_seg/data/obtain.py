@@ -24,10 +24,6 @@ class Step(Protocol):
         """Tell whether nothing is left to do, so that the archive is not needed."""
         ...
 
-    def check(self) -> None:
-        """Raise a UserError if it can't be done here, before anything is downloaded."""
-        ...
-
     def __call__(self, root: Path, say: Say) -> None: ...
 
 
@@ -112,22 +108,21 @@ def obtain(plan: Plan, root: Path, archives: Path, *, say: Say = print, bar: Bar
         DataError: that names the archive, and says what to do.
     """
     say(f"{plan.name}: {plan.terms}")
-    wanted = {name: archive for name, archive in plan.archives.items() if archive.wanted}
+    wanted = [archive for archive in plan.archives.values() if archive.wanted]
     try:
         root.mkdir(parents=True, exist_ok=True)
         archives.mkdir(parents=True, exist_ok=True)
         with FileLock(archives / f".{plan.name}.lock", timeout=0):
-            missing = [archive for archive in wanted.values() if not archive.is_there(root)]
+            missing = [archive for archive in wanted if not archive.is_there(root)]
             _require_sources(plan, missing, [archives, root])
-            steps = {name: a.then for name, a in wanted.items() if a.then is not None and not a.then.done(root)}
-            _check(steps)
-            for archive in wanted.values():
+            for archive in wanted:
                 if archive in missing:
                     _obtain(archive, root, archives, say, bar)
                 else:
                     say(f"{archive.file}: its files are in '{root / archive.folder}' already")
-            for step in steps.values():
-                step(root, say)
+            for archive in wanted:
+                if archive.then is not None and not archive.then.done(root):
+                    archive.then(root, say)
     except Timeout as error:
         raise DataError(f"another process prepares {plan.name} in '{archives}'; wait until it has ended") from error
     except OSError as error:
@@ -139,15 +134,6 @@ def _require_sources(plan: Plan, missing: Sequence[Archive], folders: Sequence[P
     if absent:
         how = plan.instructions.replace("{folder}", f"'{folders[0]}'")
         raise DataError(f"{plan.name}: {' and '.join(absent)} can't be downloaded without an account. {how.strip()}")
-
-
-def _check(steps: Mapping[str, Step]) -> None:
-    """Raise before anything is downloaded if a step can't be done."""
-    for name, step in steps.items():
-        try:
-            step.check()
-        except DataError as error:
-            raise DataError(f"{error}; or leave it out by download.archives.{name}.wanted=false") from error
 
 
 def _obtain(archive: Archive, root: Path, archives: Path, say: Say, bar: Bar) -> None:

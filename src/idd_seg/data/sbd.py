@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-import struct
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,19 +14,19 @@ from rich.progress import track
 
 from idd_seg.data.class_list import bit_colour
 from idd_seg.data.files import read_list
+from idd_seg.data.mat import read_field
 from idd_seg.data.source import UInt8
 from idd_seg.errors import DataError
 
 CLASSES = 21
-MAT_LIMIT = 16 << 20  # bytes of a .mat file; the real ones have some kilobytes
-CONTENT_LIMIT = 64 << 20  # bytes of its content, unpacked
+MAT_LIMIT = 4 << 20  # bytes of a .mat file; the real ones have some kilobytes
+CONTENT_LIMIT = 16 << 20  # bytes of its content, unpacked
 LISTS = Path("ImageSets") / "Segmentation"
 LABELS = "SegmentationClassAug"
-COMPRESSED = 15  # type of an element in a .mat file
 
 
 @dataclass(frozen=True)
-class Augment:
+class AugmentedVOC:
     """Write `SegmentationClassAug/NAME.png` and the list `trainaug.txt` into the folder of Pascal VOC 2012.
 
     The images are SBD's train and val and VOC's train, without VOC's val. Where VOC has an annotation of its own, with
@@ -47,10 +44,6 @@ class Augment:
         """Tell whether the list is there, and every label map that it names."""
         path = root / LISTS / "trainaug.txt"
         return path.is_file() and all((root / LABELS / f"{name}.png").is_file() for name in read_list(path))
-
-    def check(self) -> None:
-        """Raise a DataError if SciPy is missing."""
-        _loadmat()
 
     def __call__(self, root: Path, say: Callable[[str], None] = print) -> None:
         """Convert what is missing.
@@ -89,15 +82,6 @@ class Augment:
         return sorted({*theirs[0], *theirs[1], *train} - {*val})
 
 
-def _loadmat() -> Callable[..., dict[str, Any]]:
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise DataError("SBD's .mat files are read by SciPy: pip install 'idd-seg[prepare]'") from error
-    read: Callable[..., dict[str, Any]] = loadmat
-    return read
-
-
 def _converted(path: Path, photograph: Path) -> bytes:
     """Return a .mat file's label map as a PNG in Pascal VOC's palette."""
     label = read_mat(path)
@@ -123,37 +107,18 @@ def read_mat(path: Path) -> UInt8:
     Raises:
         DataError: for a file that is missing, too large, damaged, or holds anything else.
     """
-    read = _loadmat()
     try:
         if path.stat().st_size > MAT_LIMIT:
             raise DataError(f"{path}: {path.stat().st_size} bytes are more than such a file has; it is refused")
-        data = path.read_bytes()
+        label = read_field(path.read_bytes(), "GTcls", "Segmentation", CONTENT_LIMIT)
     except OSError as error:
         raise DataError(f"{path}: the file can't be read ({error.strerror})") from error
-    try:
-        _require_bounded(data)
-        label = read(io.BytesIO(data), variable_names=["GTcls"])["GTcls"][0]["Segmentation"][0]
-    except Exception as error:  # whatever a parser raises on a stranger's bytes
+    except ValueError as error:
         raise DataError(f"{path}: the file is damaged, or none of SBD's class maps ({error})") from error
-    if not (isinstance(label, np.ndarray) and label.ndim == 2 and label.size and label.dtype.kind in "iu"):
-        raise DataError(f"{path}: GTcls.Segmentation is no class map (H, W) of whole numbers")
     if label.min() < 0 or label.max() >= CLASSES:
         stray = label.min() if label.min() < 0 else label.max()
         raise DataError(f"{path}: the class map has the value {stray}; there are the classes 0 to {CLASSES - 1}")
     return np.ascontiguousarray(label, np.uint8)
-
-
-def _require_bounded(data: bytes) -> None:
-    """Raise a ValueError if the compressed elements of a .mat file unpack to more than the limit."""
-    order = ">" if data[126:128] == b"MI" else "<"
-    place, total = 128, 0
-    while place + 8 <= len(data):
-        kind, length = struct.unpack_from(f"{order}II", data, place)
-        if kind == COMPRESSED:
-            total += len(zlib.decompressobj().decompress(data[place + 8 : place + 8 + length], CONTENT_LIMIT + 1))
-        if total > CONTENT_LIMIT:
-            raise ValueError(f"its content is more than {CONTENT_LIMIT} bytes")
-        place += 8 + length
 
 
 def _write(path: Path, content: bytes) -> None:
