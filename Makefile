@@ -7,7 +7,7 @@ DEMO := outputs/demo
 export OMP_WAIT_POLICY ?= passive
 export IDD_SEG_CACHE ?= $(CURDIR)/outputs/cache
 
-.PHONY: help setup demo test test-full lint dist clean
+.PHONY: help setup demo test test-full lint bench dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,11 @@ lint: setup ## ruff and mypy
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+bench: setup ## how fast this machine does it, as ratios within one run (about 15 minutes; leave the machine alone)
+	$(PY) -m idd_seg.benchmark data device=cpu
+	$(PY) -m idd_seg.benchmark eval device=cpu
+	$(PY) -m idd_seg.benchmark losses device=cpu
 
 dist: setup ## build wheel and sdist
 	$(PY) -m build

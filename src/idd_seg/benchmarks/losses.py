@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from idd_seg.losses.grid import nearest_labels
 from idd_seg.losses.idd import inter_class_distance
 from idd_seg.losses.ifvd import intra_class_variation
 from idd_seg.losses.term import Term
+from idd_seg.models.teacher import FrozenTeacher
 from idd_seg.types import Batch, Outputs
 
 WIDTH, STRIDE = 512, 8  # of PSPNet's and DeepLabV3's features in the field
@@ -59,7 +60,7 @@ def run(cfg: DictConfig, device: torch.device) -> list[Row]:
     for classes in (19, 150):
         rows += idd_rows(Shape(f"K = {classes}", classes, 512, 512), cfg.repeats, device, bandwidth)
     rows += idd_rows(Shape("K = 19", 19, 1024, 1024), cfg.repeats, device, bandwidth)
-    return rows + ifvd_rows(device)
+    return [*rows, *ifvd_rows(device), together(cfg, device)]
 
 
 def measure_bandwidth(device: torch.device) -> float:
@@ -111,9 +112,7 @@ def term_step(node: Mapping[str, Any], shape: Shape, device: torch.device) -> Ca
     term.bind(CHANNELS, CHANNELS)
     term.to(device).train()
     student, teacher = outputs(shape, device, 1, grad=True), outputs(shape, device, 2, grad=False)
-    image = torch.zeros(shape.images, 3, shape.height, shape.width, device=device)
-    box = torch.tensor([[0.0, 0.0, 1.0, 1.0]], device=device).expand(shape.images, 4)
-    batch = Batch(image, regions(shape, device), box, ["benchmark"] * shape.images)
+    batch = _batch(shape, device)
     leaves = [student.logits, *student.features.values()]
 
     def step() -> int:
@@ -123,6 +122,13 @@ def term_step(node: Mapping[str, Any], shape: Shape, device: torch.device) -> Ca
 
     step()
     return step
+
+
+def _batch(shape: Shape, device: torch.device) -> Batch:
+    generator = torch.Generator().manual_seed(3)
+    image = torch.randn(shape.images, 3, shape.height, shape.width, generator=generator).to(device)
+    box = torch.tensor([[0.0, 0.0, 1.0, 1.0]], device=device).expand(shape.images, 4)
+    return Batch(image, regions(shape, device), box, ["benchmark"] * shape.images)
 
 
 def _backward(loss: Tensor, *leaves: Tensor) -> int:
@@ -194,6 +200,35 @@ def ifvd_rows(device: torch.device) -> list[Row]:
         ratio = found["masks"].median / found["ours"].median
         rows.append(Row(f"ifvd, K = {classes}", str(found["ours"]), f"full masks: {found['masks']}", ratio, bar=bar))
     return rows
+
+
+def together(cfg: DictConfig, device: torch.device) -> Row:
+    """Compare a training step by all terms with one by cross-entropy alone, the teacher's forward pass included."""
+    shape = Shape("VOC", 21, 512, 512)
+    nodes = term_nodes(cfg, shape.classes)
+    student = make(OmegaConf.merge(cfg.student, {"pretrained": False}), "student").to(device).train()
+    teacher = FrozenTeacher(make(OmegaConf.merge(cfg.teacher.model, {"pretrained": False}), "teacher")).to(device)
+    terms: dict[str, Term] = {name: make(OmegaConf.create(node), f"loss.{name}") for name, node in nodes.items()}
+    for term in terms.values():
+        term.bind(student.channels, teacher.channels)
+        term.to(device).train()
+    batch = _batch(shape, device)
+
+    def step(names: Sequence[str]) -> None:
+        theirs, ours = teacher(batch.image), student(batch.image)
+        losses = []
+        for name in names:
+            terms[name].update(ours, theirs, batch)
+            losses.append(terms[name].weight * terms[name](ours, theirs, batch))
+        torch.autograd.backward(torch.stack(losses).sum())
+        student.zero_grad()
+
+    found = time_all(
+        {"all": lambda: step(list(terms)), "ce": lambda: step(["ce"])}, max(3, cfg.repeats // 3), 1, device
+    )
+    ratio = found["all"].median / found["ce"].median
+    what = f"a step at 2 x 512 x 512, {cfg.teacher.name} to R18, {len(terms)} terms"
+    return Row(what, str(found["all"]), f"ce alone: {found['ce']}", ratio, "less", 1.15)
 
 
 def loss_step(loss: Loss, shape: Shape, device: torch.device) -> Callable[[], int]:
