@@ -18,12 +18,13 @@ TOP = Path(__file__).parents[1]
 PAGES = sorted([TOP / "README.md", TOP / "CONTRIBUTING.md", *(TOP / "docs").glob("*.md")])
 
 
-def fenced(language: str) -> list[tuple[str, str]]:
-    """Return (page, text) of each fenced block of a language."""
+def fenced(language: str, start: str = "") -> list[tuple[str, str]]:
+    """Return (page, text) of each fenced block of a language that starts so."""
     found = []
     for page in PAGES:
         for block in re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
-            found.append((page.name, block))
+            if block.startswith(start):
+                found.append((page.name, block))
     return found
 
 
@@ -70,6 +71,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (lists / f"{split}.txt").write_text("".join(f"{i}\n" for i in range(4)))
         picture(camvid / split, "RGB", ".png")
         picture(camvid / f"{split}annot", "L", ".png")
+        city, own = folder / "cityscapes", folder / "my_data"
+        picture(city / "leftImg8bit" / split / "ulm", "RGB", "_leftImg8bit.png")
+        picture(city / "gtFine" / split / "ulm", "L", "_gtFine_labelIds.png", first=7)
+        picture(own / "images" / split, "RGB", ".jpg")
+        picture(own / "masks" / split, "L", ".png")
+    picture(own / "photos", "RGB", ".jpg")
+    (own / "train.txt").write_text("".join(f"images/train/{i}.jpg\tmasks/train/{i}.png\n" for i in range(4)))
+    (own / "classes.yaml").write_text(fenced("yaml", "classes:")[0][1])
     for name in ("student", "twin"):
         loss = ["loss=[ce,kd]"] if name == "student" else ["loss=ce"]
         result = run("train", *TINY, *loss, f"hydra.run.dir=outputs/demo/{name}", cwd=folder)
@@ -77,11 +86,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def picture(folder: Path, mode: str, suffix: str) -> None:
+def picture(folder: Path, mode: str, suffix: str, first: int = 0) -> None:
     folder.mkdir(parents=True)
     for i in range(4):
         Image.effect_noise((48, 48), 90).convert("RGB").save(folder / f"{i}{suffix}") if mode == "RGB" else Image.new(
-            mode, (48, 48), i % 2
+            mode, (48, 48), first + i % 2
         ).save(folder / f"{i}{suffix}")
 
 
@@ -102,10 +111,13 @@ def test_command(command: str, place: Path) -> None:
     module = command.split()[2].removeprefix("idd_seg.")
     words = shlex.split(command)[3:]
     plain = module != "train" or "--help" in words or "--cfg" in words
-    arguments = words if plain else shrink(command)
-    if module == "compare":
-        arguments = [*words, "probe_steps=2"]
-    env = {"IDD_SEG_VOC": str(place / "voc"), "IDD_SEG_CAMVID": str(place / "camvid"), "HOME": str(place)}
-    env |= {"WANDB_API_KEY": "", "NETRC": os.devnull}
+    more = {
+        "compare": ["probe_steps=2"],
+        "prepare": [*(["fetch=false"] if "fetch=false" not in words else []), "data.counts=null", "workers=1"],
+        "benchmark": ["repeats=1", "loss=[ce,idd]"],
+    }
+    arguments = [*words, *more.get(module, [])] if plain else shrink(command)
+    roots = {f"IDD_SEG_{name.upper()}": str(place / name) for name in ("voc", "camvid", "cityscapes")}
+    env = {**roots, "HOME": str(place), "WANDB_API_KEY": "", "NETRC": os.devnull}
     result = run(module, *arguments, cwd=place, env=env)
     assert result.returncode == 0, f"{arguments}\n{result.stdout[-2000:]}\n{result.stderr[-3000:]}"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import lightning as L
@@ -11,12 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from idd_seg.balance import GradientBalance
 from idd_seg.checkpoint import FORMAT, KEY
 from idd_seg.errors import ConfigError, NonFiniteError
+from idd_seg.losses.ranks import world_size
 from idd_seg.losses.term import Term
 from idd_seg.metrics import ConfusionMatrix, Scores, scores
 from idd_seg.models.segmenter import Segmenter
 from idd_seg.models.teacher import FrozenTeacher
+from idd_seg.objective import check_run, check_terms, naming, nothing_left, zero_path
 from idd_seg.types import Batch, Outputs
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -26,8 +28,13 @@ SchedulerFactory = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LR
 class Distiller(L.LightningModule):
     """Trains a student by the weighted sum of its terms.
 
-    Logs every term raw (`train/<term>`) and weighted (`train/<term>_weighted`), their sum (`train/loss`), and on
-    held-out images `val/mIoU`, `val/accuracy` and what the terms measure (`val/<term>_<name>`).
+    Logs every term raw (`train/<term>`) and weighted (`train/<term>_weighted`), their sum (`train/loss`), the weights
+    that change (`train/<term>_weight`), and on held-out images `val/mIoU`, `val/accuracy` and what the terms measure
+    (`val/<term>_<name>`). With `balance` also each term's gradient norm (`train/<term>_gradient`) and what its weight
+    is multiplied by (`train/<term>_factor`).
+
+    At a step at which its weight is 0 a term is not computed (its raw value is logged as NaN), nor is the teacher if no
+    other term needs it.
 
     Args:
         student: the network that is trained.
@@ -39,12 +46,14 @@ class Distiller(L.LightningModule):
         seed: of dropout, drawn anew for each batch from (seed, epoch, batch, rank): runs of other terms, and runs that
             go on after a stop, see the same.
         card: plain values that checkpoints carry (configuration, class names), so that the student can be rebuilt.
+        balance: scales the terms by the size of their gradients; None takes the weights as they are.
 
     Attributes:
         validated: scores on held-out images, by step.
 
     Raises:
-        ConfigError: without any term, or for a term that needs a teacher where there is none.
+        ConfigError: without any term, if all stop, or for a term that needs a teacher where there is none; at the start
+            of a run, if no term is left before its end.
     """
 
     def __init__(
@@ -58,9 +67,10 @@ class Distiller(L.LightningModule):
         measure_batches: int = 8,
         seed: int = 0,
         card: Mapping[str, Any] | None = None,
+        balance: GradientBalance | None = None,
     ) -> None:
         super().__init__()
-        _check_terms(terms, teacher)
+        check_terms(terms, has_teacher=teacher is not None)
         self.student, self.teacher = student, teacher
         self.terms = nn.ModuleDict(dict(terms))
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
@@ -69,42 +79,61 @@ class Distiller(L.LightningModule):
         self.validated: dict[int, Scores] = {}
         for name, term in self.each_term().items():
             if teacher is not None:
-                with _naming(name):
+                with naming(name):
                     term.bind(student.channels, teacher.channels)
+        self.balance = balance
+        if balance is not None:
+            balance.bind(terms)
         self.register_load_state_dict_post_hook(_teacher_is_not_missing)  # type: ignore[no-untyped-call]
 
     def each_term(self) -> dict[str, Term]:
         """Return the terms by name."""
         return {name: term for name, term in self.terms.items() if isinstance(term, Term)}
 
+    def on_train_start(self) -> None:
+        check_run(self.each_term(), self.trainer.estimated_stepping_batches)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         torch.manual_seed(mix(self.seed, self.current_epoch, batch_idx, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        student, teacher = self.student(batch.image), self._ask_teacher(batch)
-        raw, weighted = self._compare(student, teacher, batch)
+        weights = {name: term.weight_at(self.global_step) for name, term in self.each_term().items()}
+        chosen = {name: term for name, term in self.each_term().items() if weights[name] > 0}
+        if not chosen:
+            nothing_left(weights, self.global_step)
+        student = self.student(batch.image)
+        teacher = self._ask_teacher(batch) if any(term.needs_teacher for term in chosen.values()) else None
+        raw = self._compare(chosen, student, teacher, batch)
+        weighted = {name: weights[name] * self._balanced(name) * value for name, value in raw.items()}
         total = torch.stack(list(weighted.values())).sum()
+        if world_size() > 1 and len(chosen) < len(weights):
+            # DistributedDataParallel waits for the gradients of all parameters, also of those of the terms left out.
+            total = total + zero_path(self.parameters())
         self._refuse_non_finite(total, raw, batch)
-        self._log_terms(total, raw, weighted, len(batch.names))
+        self._log_terms(total, raw, weighted, weights, len(batch.names))
         return total
 
     def _ask_teacher(self, batch: Batch) -> Outputs | None:
         return None if self.teacher is None else self.teacher(batch.image)
 
     def _compare(
-        self, student: Outputs, teacher: Outputs | None, batch: Batch
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        raw, weights = {}, {}
+        self, terms: Mapping[str, Term], student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> dict[str, Tensor]:
+        """Compute the unweighted terms, and what the balance wants to know of them."""
+        raw = {}
         # Losses are computed in float32, whatever the precision of the networks.
         with torch.autocast(self.device.type, enabled=False):
-            for name, term in self.each_term().items():
-                weights[name] = term.weight_at(self.global_step)
-                if weights[name] == 0:
-                    continue
-                with _naming(name):
+            for name, term in terms.items():
+                with naming(name):
                     term.update(student, teacher, batch)
                     raw[name] = term(student, teacher, batch)
-        return raw, {name: weights[name] * value for name, value in raw.items()}
+            if self.balance is not None:
+                trained = [p for p in self.student.parameters() if p.requires_grad]
+                self.balance.measure(raw, trained, self.global_step)
+        return raw
+
+    def _balanced(self, name: str) -> Tensor | float:
+        return 1.0 if self.balance is None else self.balance.factor(name)
 
     def _refuse_non_finite(self, total: Tensor, raw: Mapping[str, Tensor], batch: Batch) -> None:
         if torch.isfinite(total):
@@ -118,11 +147,25 @@ class Distiller(L.LightningModule):
         )
 
     def _log_terms(
-        self, total: Tensor, raw: Mapping[str, Tensor], weighted: Mapping[str, Tensor], batch_size: int
+        self,
+        total: Tensor,
+        raw: Mapping[str, Tensor],
+        weighted: Mapping[str, Tensor],
+        weights: Mapping[str, float],
+        batch_size: int,
     ) -> None:
         self.log("train/loss", total.detach(), prog_bar=True, batch_size=batch_size)
-        values = {f"train/{name}": value.detach() for name, value in raw.items()}
-        values |= {f"train/{name}_weighted": value.detach() for name, value in weighted.items()}
+        values: dict[str, Tensor | float] = {}
+        for name, term in self.each_term().items():
+            # What is not logged any more would be repeated until the epoch ends.
+            values[f"train/{name}"] = raw[name].detach() if name in raw else float("nan")
+            values[f"train/{name}_weighted"] = weighted[name].detach() if name in raw else 0.0
+            if not term.schedule.constant:
+                values[f"train/{name}_weight"] = weights[name]
+            if self.balance is not None:
+                # A copy: the averages themselves move on.
+                values[f"train/{name}_gradient"] = self.balance.norm(name).clone()
+                values[f"train/{name}_factor"] = self.balance.factor(name)
         values["train/lr"] = torch.tensor(self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
         self.log_dict(values, batch_size=batch_size)
 
@@ -164,28 +207,9 @@ class Distiller(L.LightningModule):
         checkpoint[KEY] = {**self.card, "format": FORMAT, "teacher": source}
 
 
-@contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Say which term a refused value belongs to."""
-    try:
-        yield
-    except ValueError as error:
-        raise ConfigError(f"loss.{name}: {error}") from error
-
-
 def mix(*numbers: int) -> int:
     """Mix non-negative numbers into one seed below 2**63."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _check_terms(terms: Mapping[str, Term], teacher: FrozenTeacher | None) -> None:
-    if not terms:
-        raise ConfigError("there is no term with a weight above 0; choose some, e.g. loss=[ce,kd,idd,position]")
-    lacking = [name for name, term in terms.items() if term.needs_teacher and teacher is None]
-    if lacking:
-        raise ConfigError(
-            f"teacher=none, but loss={','.join(lacking)} needs a teacher; use loss=ce, or choose a teacher"
-        )
 
 
 def _teacher_is_not_missing(module: nn.Module, incompatible: Any) -> None:

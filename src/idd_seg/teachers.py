@@ -54,6 +54,7 @@ def teacher_config(cfg: DictConfig) -> DictConfig:
         # What the student's run does beside its plan is no part of the key, so it must not reach the teacher; and one
         # process trains it: others would wait at the lock for what needs them.
         own.trainer.update({"accumulate_grad_batches": 1, "gradient_clip_val": None, "devices": 1})
+        own.balance = None
         own.name = f"teacher_{cfg.teacher.name}"
         own.teacher = {"name": "none", "model": None, "checkpoint": None}
         own.logger = {k: v for k, v in own.logger.items() if k == "csv"}

@@ -139,6 +139,7 @@ def _distiller(
         cfg.measure_batches,
         cfg.seed,
         card,
+        None if cfg.balance is None else build.make(cfg.balance, "balance"),
     )
 
 

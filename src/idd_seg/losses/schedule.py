@@ -35,6 +35,19 @@ class WeightSchedule:
             raise ValueError(f"schedule.floor must be in 0 to 1, got {floor}")
         self.warmup, self.decay, self.until, self.floor, self.stop = warmup, decay, until, floor, stop
 
+    @property
+    def constant(self) -> bool:
+        """Whether the factor is 1 at every step."""
+        return self.warmup == 0 and self.decay == "none" and self.stop is None
+
+    @property
+    def end(self) -> int | None:
+        """The first step from which on the factor stays 0; None where it never does."""
+        ends = [] if self.stop is None else [self.stop]
+        if self.decay == "cosine" and self.floor == 0:
+            ends.append(self.until)
+        return min(ends, default=None)
+
     def factor(self, step: int) -> float:
         """Return the factor at an optimizer step, counted from 0; exactly 0 means that the term is left out."""
         if self.stop is not None and step >= self.stop:

@@ -1,0 +1,149 @@
+"""Adversarial distillation: a discriminator must not tell the student's predictions from the teacher's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from idd_seg.losses.adapters import require_equal_widths
+from idd_seg.losses.discriminator import (
+    Discriminator,
+    fit_step,
+    frozen_discriminator,
+    hinge_loss,
+    wasserstein_loss,
+)
+from idd_seg.losses.grid import as_float32, masked_mean, nearest_labels, no_autocast, resize_like
+from idd_seg.losses.nodes import check_choice
+from idd_seg.losses.schedule import WeightSchedule
+from idd_seg.losses.term import Term, teacher_of
+from idd_seg.types import Batch, Outputs
+
+OBJECTIVES = ("hinge", "wgan_gp")
+
+
+def _check_options(lr: float, width: int, penalty: float) -> None:
+    if not 0 < lr < math.inf:
+        raise ValueError(f"lr must be > 0 and finite, got {lr}")
+    if not isinstance(width, int) or isinstance(width, bool) or width < 1:
+        raise ValueError(f"width must be a whole number >= 1, got {width!r}")
+    if not 0 <= penalty < math.inf:
+        raise ValueError(f"penalty must be >= 0 and finite, got {penalty}")
+
+
+def predictions(logits: Tensor, counted: Tensor) -> Tensor:
+    """Return class probabilities (N, K, h, w) in float32, zero at the positions that `counted` (N, 1, h, w) leaves out.
+
+    Raw logits would make the discriminator's task trivial, and its gradients as steep as the networks' scales differ;
+    probabilities are bounded, and on the same scale for both.
+    """
+    return as_float32(logits).softmax(dim=1) * counted
+
+
+class Adversarial(Term):
+    r"""A discriminator D learns to tell the teacher's predictions from the student's; the student learns to pass.
+
+    .. math:: -\frac{1}{N} \sum_n \bar D\big(\mathrm{softmax}(s_n), x_n\big)
+
+    where :math:`\bar D` is the mean of D's scores over the map of an image and x the image, averaged over the cells of
+    the student's grid. Y. Liu et al., "Structured knowledge distillation for semantic segmentation", CVPR 2019 (its
+    Ho, there on logits; see `predictions`). Unlike other terms it may be negative, and is not zero where the networks
+    agree.
+
+    D takes one Adam step before the student's loss at each training step. Its weights are held fixed, and its
+    estimates of singular values too, while it scores the student. Ignored pixels are zeros to D in all its maps, and
+    the student gets no gradient there; images without any other pixel are left out.
+
+    Args:
+        num_classes: K.
+        objective: of D: `hinge`, with spectral normalisation of its weights, or `wgan_gp`, with a gradient penalty.
+        lr: of D's Adam; the authors use 4e-4.
+        width: channels of D's first convolution; see `Discriminator`.
+        penalty: factor of the gradient penalty; `hinge` takes no notice.
+        ignore_index: label of pixels that take no part.
+
+    Raises:
+        ValueError: for an option out of range; in `update`, if the networks' numbers of classes differ.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        weight: float = 0.1,
+        objective: str = "hinge",
+        lr: float = 4e-4,
+        width: int = 64,
+        penalty: float = 10.0,
+        ignore_index: int = 255,
+        schedule: WeightSchedule | None = None,
+    ) -> None:
+        super().__init__(weight, schedule)
+        check_choice("objective", objective, OBJECTIVES)
+        _check_options(lr, width, penalty)
+        self.num_classes, self.objective, self.ignore_index = num_classes, objective, ignore_index
+        self.lr, self.width, self.penalty = float(lr), width, float(penalty)
+        self.discriminator: Discriminator
+        self.optimizer: torch.optim.Optimizer
+
+    def bind(self, student_channels: Mapping[str, int], teacher_channels: Mapping[str, int]) -> None:
+        """Build the discriminator: here, so that its random weights are drawn after the student's."""
+        self.discriminator, self.optimizer = frozen_discriminator(
+            self.num_classes, self.width, self.objective == "hinge", self.lr
+        )
+
+    def train(self, mode: bool = True) -> Adversarial:
+        """Set the mode; the discriminator is in evaluation mode outside its own steps."""
+        super().train(mode)
+        if hasattr(self, "discriminator"):
+            self.discriminator.eval()
+        return self
+
+    def _scene(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the image and the positions that count on the grid of the logits, and the images that have any."""
+        size = logits.shape[-2:]
+        counted = (nearest_labels(batch.label, size) != self.ignore_index)[:, None]
+        image = F.adaptive_avg_pool2d(as_float32(batch.image), (size[0], size[1]))
+        return image.to(as_float32(logits).dtype) * counted, counted, counted.any((2, 3), keepdim=True)
+
+    def update(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> None:
+        ours, theirs = student.logits.detach(), teacher_of(teacher, self).logits.detach()
+        require_equal_widths(ours, theirs)
+        with torch.no_grad(), no_autocast(ours):
+            image, counted, images = self._scene(ours, batch)
+            fake = predictions(ours, counted)
+            real = predictions(resize_like(as_float32(theirs), ours.shape[-2:]), counted).to(fake.dtype)
+        with no_autocast(ours):
+            fit_step(self.discriminator, self.optimizer, lambda: self._loss_of_d(real, fake, image, images))
+
+    def _loss_of_d(self, real: Tensor, fake: Tensor, image: Tensor, counted: Tensor) -> Tensor:
+        if self.objective == "hinge":
+            return hinge_loss(self.discriminator, real, fake, image, counted)
+        return wasserstein_loss(self.discriminator, real, fake, image, counted, self.penalty)
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
+        with no_autocast(student.logits):
+            return -self._score(student.logits, *self._scene(student.logits, batch))
+
+    def _score(self, logits: Tensor, image: Tensor, counted: Tensor, images: Tensor) -> Tensor:
+        return masked_mean(self.discriminator(predictions(logits, counted), image), images)
+
+    def measure(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
+        """Return how much higher the discriminator scores the teacher than the student; near 0, it is deceived."""
+        with no_autocast(student.logits):
+            scene = self._scene(student.logits, batch)
+            theirs = resize_like(as_float32(teacher_of(teacher, self).logits), student.logits.shape[-2:])
+            return {"gap": self._score(theirs, *scene) - self._score(student.logits, *scene)}
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return the discriminator's optimizer, so that it is saved with the term."""
+        return self.optimizer.state_dict() if hasattr(self, "optimizer") else {}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore the discriminator's optimizer."""
+        if state:
+            self.optimizer.load_state_dict(state)

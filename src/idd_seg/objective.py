@@ -1,0 +1,67 @@
+"""What the Distiller asks of its terms together: that there is something to train by, now and at every later step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from idd_seg.errors import ConfigError
+from idd_seg.losses.term import Term
+
+HINT = "let one go on (loss.<term>.schedule.stop=null)"
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Say which term a refused value belongs to."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(f"loss.{name}: {error}") from error
+
+
+def check_terms(terms: Mapping[str, Term], *, has_teacher: bool) -> None:
+    """Refuse terms that can't train a network: none at all, without their teacher, or all stopped at some step.
+
+    Raises:
+        ConfigError: that names them.
+    """
+    if not terms:
+        raise ConfigError("there is no term with a weight above 0; choose some, e.g. loss=[ce,kd,idd,position]")
+    lacking = [name for name, term in terms.items() if term.needs_teacher]
+    if lacking and not has_teacher:
+        raise ConfigError(
+            f"teacher=none, but loss={','.join(lacking)} needs a teacher; use loss=ce, or choose a teacher"
+        )
+    stops = [term.schedule.stop for term in terms.values() if term.schedule.stop is not None]
+    if len(stops) == len(terms):
+        raise ConfigError(f"all terms stop ({', '.join(terms)}): from step {max(stops)} on none would be left; {HINT}")
+
+
+def check_run(terms: Mapping[str, Term], steps: float) -> None:
+    """Refuse a run of more optimizer steps than there are terms for.
+
+    Raises:
+        ConfigError: that names the first step without a term.
+    """
+    ends = [term.schedule.end for term in terms.values()]
+    known = [end for end in ends if end is not None]
+    if len(known) == len(ends) and max(known) < steps:
+        nothing_left(terms, max(known))
+
+
+def nothing_left(terms: Iterable[str], step: int) -> None:
+    """Raise the ConfigError of a step without terms."""
+    raise ConfigError(
+        f"no term is left at step {step}: the weights of {', '.join(terms)} are 0 by then; "
+        f"{HINT}, or keep a floor above 0, or end the run there (trainer.max_steps={step})"
+    )
+
+
+def zero_path(parameters: Iterable[nn.Parameter]) -> Tensor | float:
+    """Return exactly 0 with a gradient path to the parameters that are trained, whatever their values."""
+    nothing = [parameter.flatten()[:0].sum() for parameter in parameters if parameter.requires_grad]
+    return torch.stack(nothing).sum() if nothing else 0.0
