@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 DEMO := outputs/demo
+# Processes of make test.
+JOBS ?= 2
 # Threads that wait must not take a core from the other processes of a test run.
 export OMP_WAIT_POLICY ?= passive
 export IDD_SEG_CACHE ?= $(CURDIR)/outputs/cache
@@ -26,7 +28,7 @@ demo: setup ## distil a small student on generated scenes; ends with a table and
 	$(PY) -m idd_seg.compare 'runs={twin: $(DEMO)/twin, student: $(DEMO)/student}' hydra.run.dir=$(DEMO)/comparison
 
 test: setup lint ## the quick tests, with ruff and mypy (under 10 minutes on 2 cores)
-	$(PY) -m pytest -m 'not slow'
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m 'not slow' -n $(JOBS) --dist loadfile
 
 test-full: setup lint ## all tests, the slow ones too
 	$(PY) -m pytest

@@ -106,7 +106,11 @@ def shrink(command: str) -> list[str]:
     return words + [option for option in small if option.split("=")[0] not in chosen - {"teacher.checkpoint"}]
 
 
-@pytest.mark.parametrize("command", PROGRAM)
+# Its loops with masks of full size take minutes even once.
+SLOW = {"python -m idd_seg.benchmark losses"}
+
+
+@pytest.mark.parametrize("command", [pytest.param(c, marks=pytest.mark.slow if c in SLOW else ()) for c in PROGRAM])
 def test_command(command: str, place: Path) -> None:
     module = command.split()[2].removeprefix("idd_seg.")
     words = shlex.split(command)[3:]
@@ -119,5 +123,5 @@ def test_command(command: str, place: Path) -> None:
     arguments = [*words, *more.get(module, [])] if plain else shrink(command)
     roots = {f"IDD_SEG_{name.upper()}": str(place / name) for name in ("voc", "camvid", "cityscapes")}
     env = {**roots, "HOME": str(place), "WANDB_API_KEY": "", "NETRC": os.devnull}
-    result = run(module, *arguments, cwd=place, env=env)
+    result = run(module, *arguments, cwd=place, env=env, timeout=550)
     assert result.returncode == 0, f"{arguments}\n{result.stdout[-2000:]}\n{result.stderr[-3000:]}"
