@@ -358,9 +358,6 @@ def test_no_tensor_is_larger_than_a_block(name: str) -> None:
     assert numbers <= 1.1 * BLOCK, operation  # a few rows of cells more
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a single patch is widened for all classes at once, however many rows a band has"
-)
 @pytest.mark.parametrize("name", WIDER)
 def test_nor_for_fine_logits_many_images_or_many_classes(name: str) -> None:
     numbers, operation = largest(WIDER[name], WIDE)

@@ -41,7 +41,10 @@ MISTAKES = [
     (["loss.idd_weight=-1"], "loss.idd_weight must be a finite number >= 0, got -1"),
     (["loss.kd_weight=much"], "loss.kd_weight must be a number, got 'much'"),
     (["loss.idd.scope=planet"], "loss.idd: scope must be one of image, batch, world, got 'planet'"),
-    (["loss.idd.taps=[stage9]"], "loss.idd: unknown tap 'stage9'; the network gives stage1, stage2, stage3, stage4, head"),
+    (
+        ["loss.idd.taps=[stage9]"],
+        "loss.idd: unknown tap 'stage9'; the network gives stage1, stage2, stage3, stage4, head",
+    ),
     (["loss.position.depth=3"], "loss.position: a feature map of 4 x 4 is too small for the position reader"),
     (["loss.kd.temperature=0"], "loss.kd: temperature must be > 0, got 0"),
     (["optimizer.lr=fast"], "optimizer.lr must be a number >= 0, got 'fast'"),

@@ -109,9 +109,14 @@ def _mean_logits(view: View, top: int, bottom: int, width: int) -> Tensor:
 def _class_planes(patch: Patch, top: int, bottom: int, width: int) -> Callable[[int], Tensor]:
     """Return a function from class to its logits (N, R, W) in a band of a picture that the patch covers."""
     rows, columns = _Span.of(patch, 0, top, bottom), _Span.of(patch, 1, 0, width)
-    # First along the rows, where there are few; a row of the picture then is a mean of two of these.
-    wide = _wide(patch, rows, columns)
-    return lambda k: rows.blend(wide[:, k], 1, rows.cells.start)
+    cells = patch.logits[:, :, rows.cells]
+
+    def plane(k: int) -> Tensor:
+        # First along the rows, where there are few; a row of the picture then is a mean of two of these.
+        wide = columns.blend(cells[:, k].to(_precision(cells)), 2)
+        return rows.blend(wide, 1, rows.cells.start)
+
+    return plane
 
 
 def _precision(x: Tensor) -> torch.dtype:

@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from idd_seg.checkpoint import Saved, read_checkpoint
@@ -136,6 +136,7 @@ def data_from(saved: Saved, root: str | None, **changes: Any) -> SegmentationDat
     # What the training cached may lie elsewhere by now, and whole pictures are read once.
     plain = {**node, "augment": None, "cache": "none", **changes}
     data: SegmentationDataModule = make(OmegaConf.create(plain), "data")
+    data.augment = None  # the training split is shown and judged whole, too
     return data
 
 
@@ -144,7 +145,7 @@ def make_inference(node: DictConfig, saved: Saved) -> Inference:
     crop = node.crop
     if node.mode == "slide" and crop is None:
         crop = (saved.config("data").get("augment") or {}).get("crop")
-    inference: Inference = make(node, "eval", crop=None if crop is None else list(crop))
+    inference: Inference = make(node, "eval", crop=list(crop) if isinstance(crop, ListConfig) else crop)
     return inference
 
 

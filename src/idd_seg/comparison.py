@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from idd_seg.analysis import TARGETS, Readability, class_distances, matrix_error, position_readability
@@ -109,7 +110,7 @@ def print_table(title: str, portraits: Mapping[str, Portrait], class_names: list
     for name in portraits:
         table.add_column(name, justify="right")
     for name, cells in rows_of(portraits, class_names):
-        table.add_row(name, *cells, style="bold" if name.startswith("mIoU") else None)
+        table.add_row(escape(name), *cells, style="bold" if name.startswith("mIoU") else None)
     Console(width=max(80, 30 + 14 * len(portraits))).print(table)
 
 

@@ -18,12 +18,21 @@ class DataError(UserError):
     """A data set, an image or a label that can't be used."""
 
 
+class MissingDataError(DataError):
+    """A folder or list of a data set that is not there at all."""
+
+
 class CheckpointError(UserError):
     """A checkpoint or weight file that is missing, damaged, hostile or of another network."""
 
 
 class NonFiniteError(UserError):
     """A loss that is NaN or infinite."""
+
+
+def printable(text: str) -> str:
+    """Return text that can be written as UTF-8: file names may hold bytes that are none."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

@@ -61,7 +61,7 @@ def evaluate(
     network, inference = network.to(device).eval(), inference or Inference()
     confusion = ConfusionMatrix(data.num_classes, data.ignore_index).to(device)
     for batch in batches(data, split, device, title):
-        confusion.update_views(inference.views(network, batch.image, batch.label.shape[-2:]), batch.label)
+        confusion.update(inference.views(network, batch.image, batch.label.shape[-2:]), batch.label)
     return scores(confusion.compute())
 
 
@@ -82,6 +82,7 @@ def submit(
     if data.server is None:
         raise ConfigError(f"data={data.name} has no server that takes predictions; submit=true is for those that have")
     network, inference = network.to(device).eval(), inference or Inference()
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier submission
     for batch in batches(data, split, device, f"predict {data.name} {split}"):
         size = batch.label.shape[-2:]
         predicted = predict(inference.views(network, batch.image, size), size).to(torch.uint8).cpu().numpy()

@@ -42,15 +42,19 @@ class Inference:
             raise ConfigError(f"eval.mode must be one of {', '.join(MODES)}, got '{mode}'")
         if mode == "slide" and crop is None:
             raise ConfigError("eval.mode=slide needs the size of the window: eval.crop=[height,width]")
-        if not scales or not all(isinstance(s, int | float) and 0 < s < 100 for s in scales):
+        if not isinstance(flip, bool):
+            raise ConfigError(f"eval.flip must be true or false, got '{flip}'")
+        if not _is_list(scales) or not scales or not all(isinstance(s, int | float) and 0 < s < 100 for s in scales):
             raise ConfigError(f"eval.scales must be a list of factors above 0, e.g. [0.75,1.0,1.25], got {scales}")
-        self.crop = None if mode == "whole" or crop is None else _pair("eval.crop", crop)
+        window = None if crop is None else _pair("eval.crop", crop)
+        self.crop = window if mode == "slide" else None
         self.stride = None
         if self.crop is not None:
-            self.stride = _pair("eval.stride", stride or [max(1, 2 * side // 3) for side in self.crop])
+            apart = [max(1, 2 * side // 3) for side in self.crop] if stride is None else stride
+            self.stride = _pair("eval.stride", apart)
             if any(step > side for step, side in zip(self.stride, self.crop, strict=True)):
                 raise ConfigError(f"eval.stride={list(self.stride)} leaves gaps between windows of {list(self.crop)}")
-        self.mode, self.scales, self.flip = mode, [float(s) for s in scales], bool(flip)
+        self.mode, self.scales, self.flip = mode, [float(s) for s in scales], flip
 
     def as_dict(self) -> dict[str, Any]:
         """Return how the network is shown a picture, as plain values."""
@@ -85,6 +89,10 @@ class Inference:
         ]
 
 
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
 def _starts(length: int, window: int, stride: int) -> list[int]:
     last = max(0, length - window)
     return [*range(0, last, stride), last]
@@ -98,6 +106,6 @@ def _scaled(image: Tensor, scale: float) -> Tensor:
 
 
 def _pair(key: str, value: Sequence[int]) -> tuple[int, int]:
-    if len(value) != 2 or not all(isinstance(v, int) and v >= 1 for v in value):
+    if not _is_list(value) or len(value) != 2 or not all(isinstance(v, int) and v >= 1 for v in value):
         raise ConfigError(f"{key} must be [height,width] in whole pixels, got {value}")
     return int(value[0]), int(value[1])

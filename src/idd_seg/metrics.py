@@ -44,12 +44,12 @@ class ConfusionMatrix(Metric):
         self.counts: Tensor
         self.add_state("counts", torch.zeros(num_classes, num_classes, dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Count (N, K, h, w) logits, brought to the labels' size bilinearly, against (N, H, W) labels."""
-        self.update_views([whole_view(logits, labels.shape[-2:])], labels)
+    def update(self, logits: Tensor | Sequence[View], labels: Tensor) -> None:
+        """Count (N, K, h, w) logits, brought to the labels' size bilinearly, against (N, H, W) labels.
 
-    def update_views(self, views: Sequence[View], labels: Tensor) -> None:
-        """Count coarse logits of windows, scales and mirror images (see `bands`) against (N, H, W) labels."""
+        Instead of logits also the views of windows, scales and mirror images; see `bands`.
+        """
+        views = [whole_view(logits, labels.shape[-2:])] if isinstance(logits, Tensor) else logits
         for top, ids in class_bands(views, labels.shape[-2:]):
             self.count(ids, labels[:, top : top + ids.shape[1]])
 

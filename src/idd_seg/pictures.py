@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idd_seg.data.source import UInt8
+from idd_seg.errors import printable
 
 IGNORED_COLOUR = (255, 255, 255)
 
@@ -38,13 +39,18 @@ def colourise(label: NDArray[Any], palette: Sequence[Sequence[int]]) -> UInt8:
     return table[np.asarray(label).astype(np.uint8)]
 
 
+def literal(text: str) -> str:
+    """Return text that is drawn as it is: no mathematics between dollars, and nothing that is no UTF-8."""
+    return printable(text).replace("$", r"\$")
+
+
 def show_image(axis: Any, image: NDArray[Any], title: str = "", ylabel: str = "") -> None:
     """Draw an image without ticks."""
     axis.imshow(image, interpolation="nearest")
     axis.set_xticks([])
     axis.set_yticks([])
     if title:
-        axis.set_title(title, fontsize=9)
+        axis.set_title(literal(title), fontsize=9)
     if ylabel:
         axis.set_ylabel(ylabel, fontsize=9)
 
@@ -70,7 +76,7 @@ def legend(fig: Any, class_names: Sequence[str], palette: Sequence[Sequence[int]
     from matplotlib.patches import Patch
 
     patches = [
-        Patch(facecolor=(colour[0] / 255, colour[1] / 255, colour[2] / 255), edgecolor="0.5", label=name)
+        Patch(facecolor=(colour[0] / 255, colour[1] / 255, colour[2] / 255), edgecolor="0.5", label=literal(name))
         for name, colour in list(zip(class_names, palette, strict=True))[:24]
     ]
     fig.legend(handles=patches, loc="upper center", bbox_to_anchor=(0.5, 0.06), ncol=columns, fontsize=8, frameon=False)

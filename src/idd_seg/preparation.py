@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from idd_seg.contact_sheet import contact_sheet
 from idd_seg.data.base import SegmentationDataModule
-from idd_seg.errors import ConfigError, DataError
+from idd_seg.errors import ConfigError, DataError, MissingDataError, printable
 from idd_seg.pictures import save
 from idd_seg.run_folder import write_json
 from idd_seg.scan import SplitReport, scan
@@ -49,9 +50,11 @@ def check(
 def _is_there(data: SegmentationDataModule, split: str) -> bool:
     try:
         data.dataset(split)
-    except DataError as error:
-        print(f"split '{split}' is left out: {error}")
+    except MissingDataError as error:
+        print(printable(f"split '{split}' is left out: {error}"))
         return False
+    except DataError:
+        pass  # the scan reports it
     return True
 
 
@@ -69,7 +72,7 @@ def print_report(data: SegmentationDataModule, reports: Mapping[str, SplitReport
                 _share(report.pixels[i], report.pixels.sum()),
                 _share(report.images[i], sum(report.sizes.values())),
             ]
-        table.add_row(name, *cells)
+        table.add_row(escape(name), *cells)
     console = Console()
     console.print(table)
     for split, report in reports.items():
@@ -77,7 +80,7 @@ def print_report(data: SegmentationDataModule, reports: Mapping[str, SplitReport
         more = f" and {len(report.sizes) - 3} more" if len(report.sizes) > 3 else ""
         console.print(f"{split}: sizes {', '.join(sizes) or '-'}{more}")
         for problem in report.problems[:SHOWN]:
-            console.print(f"  [red]bad:[/red] {problem}", soft_wrap=True, highlight=False)
+            console.print(f"  [red]bad:[/red] {escape(problem)}", soft_wrap=True, highlight=False)
         if len(report.problems) > SHOWN:
             console.print(f"  and {len(report.problems) - SHOWN} more")
 

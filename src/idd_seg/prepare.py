@@ -23,7 +23,8 @@ def main(cfg: DictConfig) -> None:
         obtain(
             build.make(cfg.download, "download"), Path(cfg.data.root).expanduser(), Path(cfg.archives_dir).expanduser()
         )
-    check(data, list(cfg.splits), cfg.workers, cfg.samples, cfg.seed, run_dir)
+    splits = [cfg.splits] if isinstance(cfg.splits, str) else list(cfg.splits)
+    check(data, splits, cfg.workers, cfg.samples, cfg.seed, run_dir)
 
 
 if __name__ == "__main__":

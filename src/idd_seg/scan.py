@@ -17,7 +17,7 @@ from rich.progress import track
 
 from idd_seg.data.base import SegmentationDataModule
 from idd_seg.data.dataset import SegmentationDataset
-from idd_seg.errors import DataError
+from idd_seg.errors import DataError, printable
 
 CHUNK = 32  # items that a process takes at a time
 
@@ -67,7 +67,7 @@ def scan(data: SegmentationDataModule, split: str, workers: int = 0) -> SplitRep
     try:
         dataset = data.dataset(split)
     except DataError as error:
-        return SplitReport(0, *_zeros(data), problems=[str(error)])
+        return SplitReport(0, *_zeros(data), problems=[printable(str(error))])
     report = SplitReport(len(dataset), *_zeros(data))
     chunks = [range(i, min(len(dataset), i + CHUNK)) for i in range(0, len(dataset), CHUNK)]
     parts = _parts(dataset, data, chunks, workers or os.cpu_count() or 1)
@@ -116,13 +116,15 @@ def _scan_chunk(dataset: SegmentationDataset, num_classes: int, ignore_index: in
             image, label, name = dataset.source[index]
             if label is not None:
                 counts = np.bincount(dataset.labels(label, name).ravel(), minlength=256)
-                counts = np.append(np.delete(counts, ignore_index)[:num_classes], counts[ignore_index])
+                ignored = counts[ignore_index]
+                counts[ignore_index] = 0  # also where it is the id of a class
+                counts = np.append(counts[:num_classes], ignored)
                 report.pixels += counts
                 report.images += counts > 0
                 if not counts[:-1].any():
-                    report.problems.append(f"{name}: every pixel of its label is ignored")
+                    report.problems.append(printable(f"{name}: every pixel of its label is ignored"))
         except DataError as error:
-            report.problems.append(str(error))
+            report.problems.append(printable(str(error)))
             continue
         report.sizes[image.shape[:2]] += 1
     return report

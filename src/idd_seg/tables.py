@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from idd_seg.metrics import Scores
@@ -22,7 +23,7 @@ def class_table(title: str, class_names: Sequence[str], columns: Mapping[str, Sc
     for name in columns:
         table.add_column(name, justify="right")
     for i, class_name in enumerate(class_names):
-        table.add_row(class_name, *(percent(s.iou[i]) for s in columns.values()))
+        table.add_row(escape(class_name), *(percent(s.iou[i]) for s in columns.values()))
     table.add_section()
     table.add_row("mIoU", *(percent(s.miou) for s in columns.values()), style="bold")
     table.add_row("pixel accuracy", *(percent(s.accuracy) for s in columns.values()))

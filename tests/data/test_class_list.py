@@ -119,7 +119,6 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, kind: str) -> None:
         read_class_list(path)
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="a single value is not refused as no list")
 def test_a_single_value_to_ignore_is_understood_or_refused(tmp_path: Path) -> None:
     try:
         found = read(tmp_path, "classes: [a, b]\nignore: 255")
@@ -130,7 +129,6 @@ def test_a_single_value_to_ignore_is_understood_or_refused(tmp_path: Path) -> No
     assert message == "" or "'ignore'" in message
 
 
-@pytest.mark.xfail(strict=True, reason="a value may be that of a class and ignored; the class then has no pixels")
 def test_a_value_is_not_both_a_class_and_ignored(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="1"):
         read(tmp_path, "classes: [a, b]\nignore: [1]")

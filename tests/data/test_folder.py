@@ -168,7 +168,6 @@ def test_a_list_of_photographs_alone_takes_masks_of_the_same_name(root: Path) ->
     assert names(data, "predict") == [(image, None) for image in order]
 
 
-@pytest.mark.xfail(strict=True, reason="the masks of a list with two columns are read for the split predict too")
 def test_predict_needs_no_masks_even_if_the_list_names_them(root: Path) -> None:
     write_list(root / "some.txt", ["images/train/plain.png masks/train/plain.png"])
     shutil.rmtree(root / "masks")
@@ -284,7 +283,6 @@ def test_a_wrong_list_is_named(root: Path, lines: list[str], message: str) -> No
     assert str(path) in str(caught.value) or "have no" in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, reason="of a line with two columns only the first is kept from leading out of the root")
 @pytest.mark.parametrize("separator", ["\t", ",", " "])
 @pytest.mark.parametrize("outside", ["../outside.png", "/OUTSIDE/outside.png"])
 def test_a_second_column_that_leads_out_is_refused(root: Path, separator: str, outside: str) -> None:
@@ -295,7 +293,6 @@ def test_a_second_column_that_leads_out_is_refused(root: Path, separator: str, o
         folder(root, images={"train": "some.txt"}).dataset("train")
 
 
-@pytest.mark.xfail(strict=True, reason="lines are compared as a whole: a photograph may stand in several")
 @pytest.mark.parametrize(
     "second", ["images/train/plain.png\tmasks/train/plain.png", "images/train/plain.png masks/val/v.2.png"]
 )
@@ -338,9 +335,6 @@ def test_a_folder_may_be_a_link(root: Path, tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="masks that are links to one file count once, and all photographs but one lose theirs"
-)
 def test_masks_may_be_links_to_one_file(root: Path) -> None:
     # Stores that keep equal files once leave links in their places; masks without any object are equal.
     train = root / "masks" / "train"
@@ -349,7 +343,6 @@ def test_masks_may_be_links_to_one_file(root: Path) -> None:
     assert names(folder(root))[3] == ("images/train/plain.png", "masks/train/plain.png")
 
 
-@pytest.mark.xfail(strict=True, reason="files.walk leaves out a link to nowhere without a word")
 def test_a_link_whose_file_is_gone_is_named(root: Path) -> None:
     gone = root / "images" / "train" / "plain.png"
     gone.unlink()

@@ -153,7 +153,6 @@ def test_a_colour_of_two_classes_is_refused() -> None:
 # A pixel is never dropped in silence
 
 
-@pytest.mark.xfail(strict=True, reason="LabelMap ignores the value 255 although the mapping says that it is a class")
 def test_a_class_may_be_stored_as_255() -> None:
     # Masks of two classes are mostly stored as 0 and 255.
     try:
@@ -163,20 +162,17 @@ def test_a_class_may_be_stored_as_255() -> None:
     assert labels(np.array([[0, 255]], np.uint8), "x").tolist() == [[0, 1]]
 
 
-@pytest.mark.xfail(strict=True, reason="LabelMap takes a value that is a class and ignored as ignored")
 def test_a_value_is_not_both_a_class_and_ignored() -> None:
     with pytest.raises(ConfigError, match="1"):
         LabelMap(2, 255, ignored=[1], mapping={0: 0, 1: 1})
 
 
-@pytest.mark.xfail(strict=True, reason="ColourMap gives a class of the number 255 the id of what is ignored")
 def test_more_colours_than_ids_are_refused() -> None:
     for number in (256, 300):
         with pytest.raises(ConfigError):
             ColourMap([[i % 256, i // 256, 0] for i in range(number)], 255)
 
 
-@pytest.mark.xfail(strict=True, raises=OverflowError, reason="ColourMap does not check the numbers of its colours")
 def test_a_colour_out_of_range_is_refused() -> None:
     with pytest.raises(ConfigError, match="300"):
         ColourMap([[0, 0, 0], [1, 1, 300]], 255)

@@ -112,10 +112,10 @@ def test_many_classes_take_only_columns_of_those_present(monkeypatch: pytest.Mon
     student, teacher = random_features(2, 4, 4, 4), random_features(2, 3, 2, 2, seed=1)
     found = []
     for compact in (256, 10**6):
-        monkeypatch.setattr(cells_module, "COMPACT", compact)
+        monkeypatch.setitem(cells_module.COMPACT, "cpu", compact)
         found.append(inter_class_distance(student, teacher, labels, 300, resize=resize, scope="batch"))
     torch.testing.assert_close(found[0], found[1])
-    monkeypatch.setattr(cells_module, "COMPACT", 256)
+    monkeypatch.setitem(cells_module.COMPACT, "cpu", 256)
     columns = columns_for([labels], 300, 255, world=False)
     assert len(columns) == len({int(x) for x in labels.unique() if 0 <= x < 300 and x != 255})
     cells = cells_of(labels, (4, 4), columns, 255, resize, torch.float64)

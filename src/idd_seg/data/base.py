@@ -102,7 +102,8 @@ class SegmentationDataModule(L.LightningDataModule):
             self.labels = LabelMap(num_classes, ignore_index, ignored, label_values)
         else:
             self.labels = ColourMap(self.palette, ignore_index, ignored_colours)
-        self.augment, self.image_scale = augment or Augmentation(), image_scale
+        self.augment: Augmentation | None = augment or Augmentation()
+        self.image_scale = image_scale
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers, self.seed = num_workers, seed
         self.datasets: dict[str, SegmentationDataset] = {}

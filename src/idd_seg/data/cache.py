@@ -15,10 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from idd_seg.data.source import Item, Source, UInt8
+from idd_seg.errors import DataError
 
-MAGIC = b"idd-seg decoded1"
-# magic, height, width of the photograph, height, width and channels of the label (0: none), checksum of the pixels
-HEADER = struct.Struct("<16sIIIIII")
+MAGIC = b"idd-seg decoded2"
+# Magic, digest of the item's key; height, width of the photograph; height, width and channels of the label (0: none).
+FIELDS = struct.Struct("<16s16sIIIII")
+CHECKSUM = struct.Struct("<I")  # of the fields and the pixels
+START = FIELDS.size + CHECKSUM.size
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -50,8 +53,11 @@ class CachedSource:
 
     def path(self, index: int) -> Path:
         """Return where the item is or will be kept."""
-        name = hashlib.blake2b(self.source.key(index).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+        name = self._digest(index).hex()
         return self.folder / name[:2] / name
+
+    def _digest(self, index: int) -> bytes:
+        return hashlib.blake2b(self.source.key(index).encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
     def __getitem__(self, index: int) -> Item:
         path = self.path(index)
@@ -68,7 +74,10 @@ class CachedSource:
         first = self.path(0)
         if not len(self.source) or first.is_file():
             return
-        item = self.source[0]
+        try:
+            item = self.source[0]
+        except DataError:
+            return  # whoever reads it will say so
         needed = (item.image.nbytes + (0 if item.label is None else item.label.nbytes)) * len(self.source)
         place = next(folder for folder in [self.folder, *self.folder.parents] if folder.is_dir())
         free = shutil.disk_usage(place).free
@@ -84,17 +93,19 @@ class CachedSource:
             pixels = np.asarray(np.memmap(path, np.uint8, "r"))
         except (OSError, ValueError):  # none, or an empty one
             return None
-        if len(pixels) < HEADER.size:
+        if len(pixels) < START:
             return None
-        magic, height, width, rows, columns, channels, checksum = HEADER.unpack(pixels[: HEADER.size].tobytes())
-        split = HEADER.size + height * width * 3
-        if magic != MAGIC or len(pixels) != split + rows * columns * channels:
+        fields = pixels[: FIELDS.size].tobytes()
+        magic, digest, height, width, rows, columns, channels = FIELDS.unpack(fields)
+        split = START + height * width * 3
+        if magic != MAGIC or digest.hex() != path.name or len(pixels) != split + rows * columns * channels:
             return None
         if path not in self.verified:
-            if zlib.crc32(pixels[HEADER.size :].data) != checksum:
+            (checksum,) = CHECKSUM.unpack(pixels[FIELDS.size : START].tobytes())
+            if zlib.crc32(pixels[START:].data, zlib.crc32(fields)) != checksum:
                 return None
             self.verified.add(path)
-        image = pixels[HEADER.size : split].reshape(height, width, 3)
+        image = pixels[START:split].reshape(height, width, 3)
         if not channels:
             return image, None
         shape = (rows, columns) if channels == 1 else (rows, columns, channels)
@@ -106,15 +117,15 @@ class CachedSource:
         rows, columns, channels = (0, 0, 0) if label is None else (*label.shape, 1)[:3]
         if label is not None:
             body.append(np.ascontiguousarray(label).data)
-        checksum = 0
+        fields = FIELDS.pack(MAGIC, bytes.fromhex(path.name), *image.shape[:2], rows, columns, channels)
+        checksum = zlib.crc32(fields)
         for part in body:
             checksum = zlib.crc32(part, checksum)
-        header = HEADER.pack(MAGIC, *image.shape[:2], rows, columns, channels, checksum)
         beside = path.with_name(f"{path.name}.{os.getpid()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with beside.open("wb") as file:
-                file.writelines([header, *body])
+                file.writelines([fields, CHECKSUM.pack(checksum), *body])
                 file.flush()
                 os.fsync(file.fileno())
             beside.replace(path)

@@ -64,14 +64,14 @@ def read_class_list(path: str | Path) -> ClassList:
             if value in label_values:
                 raise DataError(f"{path}: the value {value} stands for '{names[label_values[value]]}' and for '{name}'")
             label_values[value] = class_id
-    ignored = found.get("ignore") or []
-    return ClassList(
-        names,
-        [colour for _, colour, _ in entries],
-        label_values,
-        [_value(v, "ignore", path) for v in ignored if not isinstance(v, list)],
-        [_colour(v, "ignore", path) for v in ignored if isinstance(v, list)],
-    )
+    ignore = found.get("ignore") or []
+    if not isinstance(ignore, list):
+        raise DataError(f"{path}: 'ignore' is a list of values or colours, got {ignore!r}")
+    ignored = [_value(v, "ignore", path) for v in ignore if not isinstance(v, list)]
+    if both := [value for value in ignored if value in label_values]:
+        raise DataError(f"{path}: the value {both[0]} stands for '{names[label_values[both[0]]]}', and is ignored")
+    colours = [_colour(v, "ignore", path) for v in ignore if isinstance(v, list)]
+    return ClassList(names, [colour for _, colour, _ in entries], label_values, ignored, colours)
 
 
 def _load(path: Path) -> Any:

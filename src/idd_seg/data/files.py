@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from idd_seg.data.reading import IMAGE_SUFFIXES, read_image, read_label
 from idd_seg.data.source import Item
-from idd_seg.errors import DataError
+from idd_seg.errors import DataError, MissingDataError
 
 
 class Pair(NamedTuple):
@@ -69,7 +69,7 @@ def require_folder(path: Path, what: str) -> Path:
         DataError: that names the folder, what it should hold, and the option that sets it.
     """
     if not path.is_dir():
-        raise DataError(
+        raise MissingDataError(
             f"there is no folder '{path}' ({what}); set data.root=PATH, or root=PATH in evaluate and "
             "compare, to where the data set lies"
         )
@@ -96,7 +96,7 @@ def _files(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
     for entry in entries:
         if _is(entry.is_dir):
             yield from _files(Path(entry.path), above | {here})
-        elif _is(entry.is_file):
+        elif _is(entry.is_file) or entry.is_symlink():  # a link to nowhere is missed later, by name
             yield Path(entry.path)
 
 
@@ -162,34 +162,34 @@ def require_files(pairs: list[Pair]) -> list[Pair]:
 
 
 def read_list(path: Path) -> list[str]:
-    """Read the non-empty lines of a list file.
+    """Read the non-empty lines of a list file; see `read_table`."""
+    return [line for (line,) in read_table(path, lambda line: [line])]
+
+
+def read_table(path: Path, columns: Callable[[str], list[str]]) -> list[list[str]]:
+    """Read the non-empty lines of a list file, each split by `columns` into the names of files.
 
     Raises:
-        DataError: if it is missing, not text, empty, names a file outside the data set, or names one twice.
+        DataError: if it is missing, not text, empty, names a file outside the data set, or begins two lines alike.
     """
     try:
-        lines = enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
-        names = {number: line.strip() for number, line in lines if line.strip()}
+        lines = enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1)
     except FileNotFoundError as error:
-        raise DataError(f"there is no list file '{path}'; set data.root=PATH to where the data set lies") from error
+        raise MissingDataError(
+            f"there is no list file '{path}'; set data.root=PATH to where the data set lies"
+        ) from error
     except (UnicodeDecodeError, OSError) as error:
         raise DataError(f"{path}: the list file can't be read ({error})") from error
-    if not names:
+    rows = {number: columns(line.strip()) for number, line in lines if line.strip()}
+    if not rows:
         raise DataError(f"{path}: the list file is empty")
-    _refuse_outside(names.items(), path)
-    _refuse_twice(names.items(), path)
-    return list(names.values())
-
-
-def _refuse_outside(names: Iterable[tuple[int, str]], path: Path) -> None:
-    for number, name in names:
-        if name.startswith(("/", "\\")) or ".." in Path(name).parts or "\0" in name:
-            raise DataError(f"{path}, line {number}: '{name}' leads out of the data set")
-
-
-def _refuse_twice(names: Iterable[tuple[int, str]], path: Path) -> None:
     first: dict[str, int] = {}
-    for number, name in names:
-        if name in first:
-            raise DataError(f"{path}, line {number}: '{name}' stands in line {first[name]} already; remove one of them")
-        first[name] = number
+    for number, names in rows.items():
+        for name in names:
+            if name.startswith(("/", "\\")) or ".." in Path(name).parts or "\0" in name:
+                raise DataError(f"{path}, line {number}: '{name}' leads out of the data set")
+        if names[0] in first:
+            before = first[names[0]]
+            raise DataError(f"{path}, line {number}: '{names[0]}' stands in line {before} already; remove one of them")
+        first[names[0]] = number
+    return list(rows.values())

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, ClassVar
 
 from idd_seg.data.base import SegmentationDataModule
-from idd_seg.data.files import Pair, PairSource, read_list, require_files, require_folder, walk
+from idd_seg.data.files import Pair, PairSource, read_table, require_files, require_folder, walk
 from idd_seg.data.reading import IMAGE_SUFFIXES
-from idd_seg.errors import ConfigError, DataError
+from idd_seg.errors import ConfigError, DataError, MissingDataError
 
 LIST_SUFFIXES = (".txt", ".lst")
 
@@ -56,22 +57,26 @@ class Folder(SegmentationDataModule):
         require_folder(self.root, "photographs and masks")
         pattern = self.images.get(split)
         if not pattern:
-            raise DataError(f"data=folder has no photographs for the split '{split}'; set data.images.{split}")
+            raise MissingDataError(f"data=folder has no photographs for the split '{split}'; set data.images.{split}")
         pairs = self._listed(pattern, split) if pattern.endswith(LIST_SUFFIXES) else self._found(pattern, split)
         if split != "predict" and any(pair.label is None for pair in pairs):
             raise DataError(f"data=folder has no masks for the split '{split}'; set data.labels.{split}")
         return PairSource(require_files(pairs), self.masks)
 
     def _listed(self, name: str, split: str) -> list[Pair]:
-        lines = [_words(line) for line in read_list(self.root / name)]
+        lines = read_table(self.root / name, _words)
         if all(len(words) == 2 for words in lines):
-            return [Pair(self.root / image, self.root / label) for image, label in lines]
+            predict = split == "predict"
+            return [Pair(self.root / image, None if predict else self.root / label) for image, label in lines]
         if any(len(words) == 2 for words in lines):
             raise DataError(f"{self.root / name}: some lines name a photograph and a mask, others only one file")
         return self._with_masks([self.root / words[0] for words in lines], self.root, split)
 
     def _found(self, pattern: str, split: str) -> list[Pair]:
-        return self._with_masks(self._glob(pattern, f"data.images.{split}"), self.root / _fixed(pattern), split)
+        found = self._glob(pattern, f"data.images.{split}")
+        # A photograph that is found by several links counts once.
+        images = sorted({os.path.realpath(path): path for path in reversed(found)}.values())
+        return self._with_masks(images, self.root / _fixed(pattern), split)
 
     def _with_masks(self, images: list[Path], base: Path, split: str) -> list[Pair]:
         pattern = self.label_patterns.get(split)
@@ -100,11 +105,9 @@ class Folder(SegmentationDataModule):
         base = self.root / _fixed(pattern)
         rest = Path(pattern).parts[len(_fixed(pattern).parts) :]
         found = [path for path in walk(base) if _matches(path.relative_to(base).parts, rest)] if base.is_dir() else []
-        # A file that is found by several links counts once.
-        paths = sorted({path.resolve(): path for path in reversed(found)}.values())
-        if not paths:
+        if not found:
             raise DataError(f"{key}={pattern} finds no {', '.join(IMAGE_SUFFIXES)} files in '{self.root}'")
-        return paths
+        return found
 
 
 def _index(paths: Sequence[Path], name_of: Any) -> dict[str, Path]:

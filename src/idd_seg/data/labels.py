@@ -50,7 +50,11 @@ class LabelMap:
                 raise ConfigError(
                     f"data.label_values maps {value} to {class_id}; values are 0 to 255, classes 0 to {num_classes - 1}"
                 )
-        self.ignored = sorted({*ignored, ignore_index})
+        if mapping is not None and (both := sorted({int(value) for value in pairs} & set(ignored))):
+            raise ConfigError(f"the value {both[0]} is a class by data.label_values, and ignored by data.ignored")
+        # What a mapping names is a class, also where its value is that of the ignore index.
+        implied = set() if mapping is not None and ignore_index in pairs else {ignore_index}
+        self.ignored = sorted({*ignored} | implied)
         if outside := [v for v in self.ignored if not 0 <= v <= 255]:
             raise ConfigError(f"data.ignored holds {outside[0]}; values are 0 to 255")
         self.known = sorted({int(value) for value in pairs})
@@ -94,7 +98,13 @@ class ColourMap:
     def __init__(
         self, colours: Sequence[Sequence[int]], ignore_index: int, ignored: Sequence[Sequence[int]] = ()
     ) -> None:
+        if len(colours) > 254 or not 0 <= ignore_index <= 255:
+            raise ConfigError(
+                f"data.num_classes is at most 254 and data.ignore_index 0 to 255, got {len(colours)} and {ignore_index}"
+            )
         known = [tuple(colour) for colour in [*colours, *ignored]]
+        if odd := [c for c in known if len(c) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in c)]:
+            raise ConfigError(f"a colour is three whole numbers, 0 to 255, got {list(odd[0])}")
         if len(set(known)) < len(known):
             twice = next(colour for colour in known if known.count(colour) > 1)
             raise ConfigError(

@@ -29,7 +29,7 @@ def shared_folder() -> Path:
         )
     _remove_orphans()
     owner = os.environ.get(OWNER)
-    if owner is None or not owner.isdigit() or not _alive(int(owner)):
+    if owner is None or not _is_number(owner) or not _alive(int(owner)):
         owner = str(_first_process())
         os.environ[OWNER] = owner
     folder = ROOT / f"{PREFIX}{owner}"
@@ -45,12 +45,16 @@ def _first_process() -> int:
     return os.getppid() if started else os.getpid()
 
 
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
+
+
 def _alive(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:
+    except (OSError, OverflowError):
         return True  # somebody else's
     return True
 
@@ -58,7 +62,7 @@ def _alive(process: int) -> bool:
 def _remove_orphans() -> None:
     for folder in ROOT.glob(f"{PREFIX}*"):
         owner = folder.name.removeprefix(PREFIX)
-        if owner.isdigit() and not _alive(int(owner)):
+        if _is_number(owner) and not _alive(int(owner)):
             shutil.rmtree(folder, ignore_errors=True)
 
 

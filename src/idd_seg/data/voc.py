@@ -28,6 +28,9 @@ class VOC(SegmentationDataModule):
         super().__init__(**common)
         self.root = Path(root).expanduser()
         self.train_list, self.train_labels = train_list, train_labels
+        if train_list != "train":
+            number = self.counts.get(train_list)
+            self.counts = {k: v for k, v in self.counts.items() if k != "train"} | ({"train": number} if number else {})
 
     def make_source(self, split: str) -> PairSource:
         require_folder(self.root, "Pascal VOC 2012: JPEGImages/, SegmentationClass/, ImageSets/Segmentation/")

@@ -12,8 +12,8 @@ from idd_seg.losses.grid import nearest_labels
 from idd_seg.losses.ranks import sum_over_ranks
 
 RESIZES = ("nearest", "area")
-# Up to so many classes each has a column, present or not: to ask which are present makes a GPU wait.
-COMPACT = 256
+# Up to so many classes each has a column, present or not. To ask which are present makes a GPU wait.
+COMPACT = {"cpu": 32, "cuda": 256}
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Columns:
 
 
 def columns_for(labels: Iterable[Tensor], num_classes: int, ignore_index: int, *, world: bool) -> Columns:
-    """Choose the columns: all classes, or of more than `COMPACT` those that occur in `labels`.
+    """Choose the columns: all classes, or of many (see `COMPACT`) those that occur in `labels`.
 
     Args:
         world: let the labels of all ranks count, so that every rank has the same columns.
@@ -47,7 +47,7 @@ def columns_for(labels: Iterable[Tensor], num_classes: int, ignore_index: int, *
     given = list(labels)
     device = given[0].device
     everything = torch.arange(num_classes + 1, device=device)
-    if num_classes <= COMPACT:
+    if num_classes <= COMPACT.get(device.type, 256):
         return Columns(everything[:-1], everything)
     every = Columns(everything[:-1], everything)
     counts = torch.stack(

@@ -32,14 +32,15 @@ def distance_matrix(means: Tensor, distance: str = "euclidean") -> Tensor:
         products = torch.bmm(wide, wide.mT)
     lengths = products.diagonal(dim1=1, dim2=2)
     both = lengths[:, :, None] + lengths[:, None, :]
-    squared = both - 2 * products
-    equal = (squared <= ZERO * both) | torch.eye(means.shape[1], dtype=torch.bool, device=means.device)
+    wider = torch.add(both, products, alpha=-2)
+    apart = wider.detach() > ZERO * both.detach()
+    # The difference is taken; what follows needs the nodes' precision alone.
+    squared = wider.to(means.dtype)
     if distance == "cosine":
         # For unit vectors half the squared difference is 1 - cos; a node of zeros is at right angles to all.
-        squared = torch.where((lengths[:, :, None] > 0) & (lengths[:, None, :] > 0), squared / 2, 1 + 0 * squared)
-    kept = torch.where(equal, torch.ones_like(squared), squared)
-    edges = kept.sqrt() if distance == "euclidean" else kept
-    return torch.where(equal, torch.zeros_like(edges), edges).to(means.dtype)
+        squared = torch.where((lengths[:, :, None] > 0) & (lengths[:, None, :] > 0), squared / 2, 1)
+    kept = torch.where(apart, squared, 1)
+    return torch.where(apart, kept.sqrt() if distance == "euclidean" else kept, 0)
 
 
 def both(present: Tensor) -> Tensor:
