@@ -360,7 +360,13 @@ def test_the_bar_counts_steps_over_epochs(tmp_path: Path) -> None:
 def test_a_signal_ends_the_run_with_its_exit_code(tmp_path: Path, number: int, code: int) -> None:
     options = [*TINY[:5], "trainer.max_steps=100000", "loss=ce", "hydra.run.dir=run"]
     command = [sys.executable, "-m", "idd_seg.train", *options]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+
+    def heed() -> None:
+        # What was started in the background ignores it, and its children with it.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, preexec_fn=heed, **pipes) as process:
         assert process.stdout is not None
         while "step" not in process.stdout.readline():
             assert process.poll() is None

@@ -196,7 +196,7 @@ def ifvd_rows(repeats: int, device: torch.device) -> list[Row]:
             "ours": loss_step(intra_class_variation, shape, device),
             "masks": loss_step(intra_class_variation_by_loops, shape, device),
         }
-        found = time_all(cases, max(1, repeats // 5), warmup=1, device=device)
+        found = time_all(cases, max(1, repeats // 3), warmup=1, device=device)
         ratio = found["masks"].median / found["ours"].median
         rows.append(Row(f"ifvd, K = {classes}", str(found["ours"]), f"full masks: {found['masks']}", ratio, bar=bar))
     return rows

@@ -35,7 +35,8 @@ class Columns:
         """Replace class ids by columns; whatever is no class becomes k."""
         nothing = len(self.table) - 1
         known = (labels >= 0) & (labels < nothing) & (labels != ignore_index)
-        return self.table[torch.where(known, labels, nothing)]
+        ids = torch.where(known, labels, nothing)
+        return ids if len(self) == nothing else self.table[ids]
 
 
 def columns_for(labels: Iterable[Tensor], num_classes: int, ignore_index: int, *, world: bool) -> Columns:

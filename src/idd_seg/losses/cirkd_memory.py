@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from idd_seg.losses.adapters import LOGITS, AdaptedTerm, comparable, require_equal_widths, unit
+from idd_seg.losses.adapters import LOGITS, AdaptedTerm, MapTerm, comparable, require_equal_widths, unit
 from idd_seg.losses.grid import as_float32, nearest_labels, no_autocast
 from idd_seg.losses.nodes import class_means
 from idd_seg.losses.queues import ClassQueues, draw
@@ -160,7 +160,7 @@ class CrossImageMemory(AdaptedTerm):
         pixels_per_class: int = 16,
         contrast_pixels: int = 64,
         contrast_regions: int = 16,
-        anchors: int | None = 4096,
+        anchors: int | None = 2048,
         temperature: float = 0.1,
         tap: str = "head",
         always: bool = False,
@@ -193,7 +193,7 @@ class CrossImageMemory(AdaptedTerm):
                 self.queues[kind] = ClassQueues(self.num_classes, self.lengths[kind], width)
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
-        ours, theirs = self.maps(student, teacher)
+        ours, theirs = MapTerm.maps(self, student, teacher)
         loss = self._loss(*comparable(ours, theirs), batch.label)
         if self.training:
             self._remember(as_float32(theirs.detach()), batch.label)
@@ -206,7 +206,9 @@ class CrossImageMemory(AdaptedTerm):
         counted = classes_of(labels, student.shape[-2:], self.num_classes, self.ignore_index).flatten()
         counted = counted < self.num_classes
         index = self._anchors(counted)
-        ours, theirs = vectors_at(student, index), vectors_at(teacher, index)
+        # Of the student's map the anchors alone pass through the adapter.
+        ours = self.adapter(vectors_at(student, index)[..., None, None]).flatten(1)
+        theirs = vectors_at(teacher, index)
         losses = [
             self.weights[kind]
             * entry_divergence(

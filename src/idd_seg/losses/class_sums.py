@@ -71,7 +71,7 @@ def weighted_sums(features: Tensor, index: Tensor, columns: int, weight: Tensor 
         block = slice(start, start + BLOCK if weight is not None else width)
         part = cells[:, block] if weight is None else cells[:, block] * weight[:, None]
         sums[:, block].scatter_add_(2, index[:, None].expand_as(part), part)
-    return sums[..., :columns].mT
+    return sums[..., :columns].mT.contiguous()
 
 
 def spread(vectors: Tensor, index: Tensor, shape: torch.Size, last: bool) -> Tensor:

@@ -27,6 +27,8 @@ def nearest_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
     height, width = labels.shape[-2:]
     if (height, width) == tuple(size):
         return labels
+    if height % size[0] == 0 and width % size[1] == 0:
+        return labels[:, :: height // size[0], :: width // size[1]]  # the same cells, and nothing is looked up
     rows = torch.arange(size[0], device=labels.device) * height // size[0]
     columns = torch.arange(size[1], device=labels.device) * width // size[1]
     return labels[:, rows[:, None], columns]
