@@ -13,13 +13,13 @@ from torch import Tensor
 from idd_seg.losses.adapters import require_equal_widths
 from idd_seg.losses.discriminator import (
     Discriminator,
-    fit_step,
     frozen_discriminator,
     hinge_loss,
     wasserstein_loss,
 )
 from idd_seg.losses.grid import as_float32, masked_mean, nearest_labels, no_autocast, resize_like
 from idd_seg.losses.nodes import check_choice
+from idd_seg.losses.own_step import own_step
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term, teacher_of
 from idd_seg.types import Batch, Outputs
@@ -118,7 +118,7 @@ class Adversarial(Term):
             fake = predictions(ours, counted)
             real = predictions(resize_like(as_float32(theirs), ours.shape[-2:]), counted).to(fake.dtype)
         with no_autocast(ours):
-            fit_step(self.discriminator, self.optimizer, lambda: self._loss_of_d(real, fake, image, images))
+            own_step(self.discriminator, self.optimizer, lambda: self._loss_of_d(real, fake, image, images))
 
     def _loss_of_d(self, real: Tensor, fake: Tensor, image: Tensor, counted: Tensor) -> Tensor:
         if self.objective == "hinge":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from idd_seg.losses.grid import masked_mean
-from idd_seg.losses.ranks import sum_over_ranks, world_size
 
 # Under the root of a squared gradient, so that the root's own gradient stays finite at zero.
 EPSILON = 1e-12
@@ -113,32 +111,6 @@ def gradient_penalty(network: nn.Module, predictions: Tensor, image: Tensor) -> 
 def frozen_discriminator(
     num_classes: int, width: int, spectral: bool, lr: float
 ) -> tuple[Discriminator, torch.optim.Optimizer]:
-    """Build a discriminator whose weights only `fit_step` moves, with its Adam, without momentum as GANs use it."""
+    """Build a discriminator whose weights only `own_step` moves, with its Adam, without momentum as GANs use it."""
     network = Discriminator(num_classes, width, spectral).requires_grad_(False).eval()
     return network, torch.optim.Adam(network.parameters(), lr=lr, betas=(0.0, 0.9))
-
-
-def fit_step(network: nn.Module, optimizer: torch.optim.Optimizer, loss_of: Callable[[], Tensor]) -> Tensor:
-    """One optimizer step of the network on the loss that is called; return the loss before the step.
-
-    The network's parameters have no gradient outside this function, so that no other loss can ever train it. With
-    several processes the gradients are averaged over them.
-    """
-    parameters = list(network.parameters())
-    network.train()
-    with torch.enable_grad():
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-        try:
-            loss = loss_of()
-            gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
-        finally:
-            for parameter in parameters:
-                parameter.requires_grad_(False)
-            network.eval()
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = sum_over_ranks(gradient) / world_size()
-    optimizer.step()
-    for parameter in parameters:
-        parameter.grad = None
-    return loss.detach()

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from idd_seg.losses.grid import as_float32, masked_mean
+from idd_seg.losses.own_step import own_step
 from idd_seg.losses.position_maps import position_maps
-from idd_seg.losses.ranks import sum_over_ranks, world_size
 
 
 class PositionReader(nn.Module):
@@ -72,9 +72,6 @@ def fit_step(
 ) -> Tensor:
     """One optimizer step of the reader on fixed features; return its mean squared error before the step.
 
-    The reader's parameters have no gradient outside this function, so that no other loss can ever train it. With
-    several processes the gradients are averaged over them.
-
     Raises:
         ValueError: if the batch gives a single cell.
     """
@@ -82,24 +79,7 @@ def fit_step(
         raise ValueError(
             "the position reader's BatchNorm needs more than one cell to learn; take larger crops or batches"
         )
-    parameters = list(reader.parameters())
-    reader.train()
-    with torch.enable_grad():
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-        try:
-            loss = masked_mean((reader(features.detach()) - maps).square(), valid)
-            gradients = torch.autograd.grad(loss, parameters)
-        finally:
-            for parameter in parameters:
-                parameter.requires_grad_(False)
-            reader.eval()
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = sum_over_ranks(gradient) / world_size()
-    optimizer.step()
-    for parameter in parameters:
-        parameter.grad = None
-    return loss.detach()
+    return own_step(reader, optimizer, lambda: masked_mean((reader(features.detach()) - maps).square(), valid))
 
 
 def frozen_reader(
