@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from idd_seg.losses.adversarial import Adversarial, predictions
 from idd_seg.losses.discriminator import (
     Discriminator,
-    fit_step,
     frozen_discriminator,
     gradient_penalty,
     hinge_loss,
     wasserstein_loss,
 )
+from idd_seg.losses.own_step import own_step
 from idd_seg.types import Batch, Outputs
 from tests.losses.scenes import descend, random_features, random_labels
 
@@ -196,7 +196,7 @@ def test_a_step_takes_the_gradient_of_its_loss_and_leaves_none_behind() -> None:
     network, optimizer = frozen_discriminator(K, 4, spectral=False, lr=0.01)
     x, image = torch.rand(2, K, 8, 8), torch.rand(2, 3, 8, 8)
     before = network(x, image).mean()
-    loss = fit_step(network, optimizer, lambda: network(x, image).mean())
+    loss = own_step(network, optimizer, lambda: network(x, image).mean())
     assert loss.item() == before.item()
     assert network(x, image).mean() < before
     assert not loss.requires_grad
