@@ -18,11 +18,14 @@ def main(cfg: DictConfig) -> None:
     """Run the suite `cfg.suite`, print its table and write `benchmark.json` in the run folder."""
     if cfg.suite not in SUITES:
         raise ConfigError(f"there is no suite '{cfg.suite}'{suggest(cfg.suite, SUITES)} They are {', '.join(SUITES)}")
+    from idd_seg.allocator import keep_freed_memory
     from idd_seg.benchmarks.rows import print_rows
     from idd_seg.evaluation import pick_device
     from idd_seg.run_folder import describe_run, write_json
 
     device, run_dir = pick_device(cfg.device), Path(cfg.run_dir)
+    if device.type == "cpu":
+        keep_freed_memory()  # as training does
     describe_run(cfg, run_dir)
     rows = importlib.import_module(f"idd_seg.benchmarks.{cfg.suite}").run(cfg, device)
     write_json(run_dir / "benchmark.json", {"suite": cfg.suite, "rows": [row.as_dict() for row in rows]})

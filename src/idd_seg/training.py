@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
 from idd_seg import build
+from idd_seg.allocator import keep_freed_memory
 from idd_seg.callbacks.checkpoint import BEST, LAST, WholeFiles
 from idd_seg.data.base import SegmentationDataModule
 from idd_seg.errors import ConfigError
@@ -34,6 +36,8 @@ def train(cfg: DictConfig) -> float:
         UserError: for whatever is wrong with configuration, data or files, before the first step where it can be known.
     """
     _quieten()
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     data = build.make_data(cfg)
     if data.batch_size < 2:
         raise ConfigError("data.batch_size=1: the heads' BatchNorm over pooled maps needs at least 2 images")

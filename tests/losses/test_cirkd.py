@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from idd_seg.losses import cirkd
 from idd_seg.losses.cirkd import CrossImage, cross_image
 from tests.losses.reference import log_softmax
 from tests.losses.scenes import random_features
@@ -128,6 +129,19 @@ def test_gradient_equals_that_of_autograd(entries: int) -> None:
     torch.testing.assert_close(chunked.grad, whole.grad)
 
 
+@pytest.mark.parametrize("entries", [1, 40, 10**6])
+def test_what_is_computed_twice_is_what_was_kept(monkeypatch: pytest.MonkeyPatch, entries: int) -> None:
+    student, teacher = random_features(3, 4, 3, 5, seed=1), random_features(3, 6, 3, 5, seed=2)
+    found = []
+    for kept in (cirkd.KEPT, 0):
+        monkeypatch.setattr(cirkd, "KEPT", kept)
+        leaf = student.clone().requires_grad_()
+        loss = cross_image(leaf, teacher, temperature=0.1, entries=entries)
+        loss.backward()
+        found.append((loss.detach(), leaf.grad))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+
+
 def test_without_gradients_the_loss_is_the_same() -> None:
     student, teacher = random_features(2, 3, 3, 3), random_features(2, 3, 3, 3, seed=1)
     expected = cross_image(student.clone().requires_grad_(), teacher, temperature=0.1)
@@ -169,6 +183,7 @@ def test_pixels_of_zeros_among_others_get_no_gradient() -> None:
 
 MEASURE = """
 import resource, torch
+from idd_seg.losses import cirkd
 from idd_seg.losses.cirkd import cross_image
 torch.set_num_threads(2)
 student, teacher = torch.randn(2, 512, 64, 64, requires_grad=True), torch.randn(2, 512, 64, 64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from idd_seg.types import Batch, Outputs
 
 # Similarities held at once in one map; 8 MB in float32.
 ENTRIES = 2**21
+# Similarities of one pair of images, of both networks, that are kept for the second pass; 134 MB in float32.
+KEPT = 2**25
 
 
 def _check_options(temperature: float, pool: int, entries: int) -> None:
@@ -26,51 +29,96 @@ def _check_options(temperature: float, pool: int, entries: int) -> None:
             raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
 
 
-def _log_rows(rows: Tensor, vectors: Tensor, images: int, temperature: float) -> Tensor:
-    """Log-probabilities (r, N, P) of some rows against the positions of each image."""
-    similarity = torch.mm(rows, vectors.T).div_(temperature)
-    return F.log_softmax(similarity.view(len(rows), images, -1), dim=2)
-
-
-class _RowDivergence(torch.autograd.Function):
-    """Sum over rows and images of the divergence, and its gradient in the same pass.
+class _Divergence(torch.autograd.Function):
+    """Sum over pairs of images and positions of the divergence, and its gradient in the same pass.
 
     Autograd would keep every chunk's similarities, (N P)^2 in all, or compute them twice. The gradient of a row's
-    divergence with respect to its similarities is known before they are dropped: (softmax_s - softmax_t) / T.
+    divergence with respect to its similarities is known before they are dropped: (softmax_s - softmax_t) / T. Images
+    (a, b) and (b, a) have the same similarities, read by rows and by columns: each is computed once.
     """
 
     @staticmethod
-    def forward(ctx: Any, student: Tensor, teacher: Tensor, images: int, temperature: float, rows: int) -> Tensor:
-        total = student.new_zeros(())
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, temperature: float, entries: int) -> Tensor:
         gradient = torch.zeros_like(student) if ctx.needs_input_grad[0] else None
-        for start in range(0, len(student), rows):
-            chunk = slice(start, start + rows)
-            log_s = _log_rows(student[chunk], student, images, temperature)
-            log_t = _log_rows(teacher[chunk], teacher, images, temperature)
-            target = log_t.exp()
-            total += log_t.sub_(log_s).mul_(target).sum()
-            if gradient is not None:
-                error = log_s.exp_().sub_(target).flatten(1)
-                # A vector takes part as the row, and as a column of every row.
-                gradient[chunk].addmm_(error, student, alpha=1 / temperature)
-                gradient.addmm_(error.T, student[chunk], alpha=1 / temperature)
+        rows = max(1, entries // student.shape[1])
+        # The similarities of scaled vectors come divided by the temperature.
+        scaled = student / temperature, teacher / temperature
+        total = student.new_zeros(())
+        for a in range(len(student)):
+            for b in range(a, len(student)):
+                pairs = [_Pair(x[a], y[b], rows) for x, y in zip(scaled, (student, teacher), strict=True)]
+                for chunk, divergence, error in _by_rows(*pairs, same=a == b):
+                    total += divergence
+                    if gradient is not None:
+                        gradient[a, chunk].addmm_(error, student[b], alpha=1 / temperature)
+                        if a != b:
+                            gradient[b].addmm_(error.T, student[a, chunk], alpha=1 / temperature)
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         if torch.is_grad_enabled():
             raise RuntimeError("the gradient of cross_image can't be differentiated again")
         (gradient,) = ctx.saved_tensors
-        return gradient * gradients[0], None, None, None, None
+        return gradient * gradients[0], None, None, None
+
+
+class _Pair:
+    """The similarities (P, P) between the positions of two images, some rows at a time; kept where they are few."""
+
+    def __init__(self, scaled: Tensor, others: Tensor, rows: int) -> None:
+        self.scaled, self.others = scaled, others
+        self.chunks = [slice(start, start + rows) for start in range(0, len(scaled), rows)]
+        self.keeps = 2 * len(scaled) ** 2 <= KEPT
+        self.kept: list[Tensor] = []
+
+    def take(self, i: int) -> Tensor:
+        """Return the rows of chunk i; they may be overwritten."""
+        if self.kept:
+            return self.kept[i]
+        return torch.mm(self.scaled[self.chunks[i]], self.others.T)
+
+    def normalisers(self, same: bool) -> tuple[Tensor, Tensor]:
+        """Logarithms of the sums of exponentials, by row and by column; of an image with itself they are the same."""
+        rows, columns = [], self.scaled.new_full((len(self.others),), -torch.inf)
+        made = []
+        for i in range(len(self.chunks)):
+            similarity = self.take(i)
+            rows.append(similarity.logsumexp(1))
+            if not same:
+                columns = torch.logaddexp(columns, similarity.logsumexp(0))
+            if self.keeps:
+                made.append(similarity)
+        self.kept = made
+        by_row = torch.cat(rows)
+        return by_row, by_row if same else columns
+
+
+def _by_rows(ours: _Pair, theirs: _Pair, *, same: bool) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Go through the rows: their place, their divergence, and softmax_s - softmax_t summed over both readings."""
+    (rows_s, columns_s), (rows_t, columns_t) = ours.normalisers(same), theirs.normalisers(same)
+    for i, chunk in enumerate(ours.chunks):
+        similar_s, similar_t = ours.take(i), theirs.take(i)
+        divergence, error = _compare(similar_s - rows_s[chunk, None], similar_t - rows_t[chunk, None])
+        back, error_back = _compare(similar_s.sub_(columns_s), similar_t.sub_(columns_t))
+        # An image with itself is one pair, but each vector stands in it as row and as column.
+        yield chunk, divergence if same else divergence + back, error.add_(error_back)
+
+
+def _compare(log_s: Tensor, log_t: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of p_t (log p_t - log p_s), and p_s - p_t; the arguments are overwritten."""
+    target = log_t.exp()
+    divergence = log_t.sub_(log_s).mul_(target).sum()
+    return divergence, log_s.exp_().sub_(target)
 
 
 def _vectors(features: Tensor, pool: int) -> Tensor:
-    """Unit vectors (N P, C) of all positions, image by image."""
+    """Unit vectors (N, P, C) of all positions."""
     if pool > 1:
         features = F.avg_pool2d(features, pool, ceil_mode=True)
-    return unit(features.flatten(2), dim=1).transpose(1, 2).flatten(0, 1)
+    return unit(features.flatten(2), dim=1).transpose(1, 2).contiguous()
 
 
 def cross_image(
@@ -85,8 +133,8 @@ def cross_image(
     C. Yang et al., "Cross-image relational knowledge distillation for semantic segmentation", CVPR 2022, its mini-batch
     part. With several processes, pairs lie within the images of each.
 
-    Beside the features, memory holds four maps of `entries` similarities at a time, never all (N P)^2; nothing is
-    computed twice. The gradient can't be differentiated again.
+    Beside the features, memory holds some maps of `entries` similarities at a time, and, up to P = 4096, the P^2 of one
+    pair of images; beyond that similarities are computed twice. The gradient can't be differentiated again.
 
     Args:
         student: features (N, Cs, h, w).
@@ -94,7 +142,7 @@ def cross_image(
             takes no gradient.
         temperature: T > 0; the authors use 0.1.
         pool: positions are means over pool x pool cells, fewer at the far border; 1 takes every cell.
-        entries: similarities held at once, at least one row of N P.
+        entries: similarities handled at once, at least one row of P.
 
     Returns:
         A scalar in float32. A position of zeros is equally similar to all.
@@ -105,10 +153,10 @@ def cross_image(
     _check_options(temperature, pool, entries)
     student, teacher = comparable(student, teacher)
     ours, theirs = _vectors(student, pool), _vectors(teacher, pool)
-    images, rows = len(student), max(1, entries // len(ours))
+    images, positions = ours.shape[:2]
     with no_autocast(ours):
-        total: Tensor = _RowDivergence.apply(ours, theirs, images, temperature, rows)
-    return total / (images * len(ours))
+        total: Tensor = _Divergence.apply(ours, theirs, temperature, entries)
+    return total / (images**2 * positions)
 
 
 class CrossImage(MapTerm):

@@ -66,11 +66,12 @@ def _lengths(features: Tensor) -> Tensor:
         lengths: Tensor = torch.linalg.vector_norm(features, dim=1)
         return lengths.flatten(1)
     cells = features.flatten(2)
-    total = features.new_zeros(cells.shape[0], cells.shape[2])
     # By blocks that stay in the cache: a norm across the rows of the memory is several times as slow.
-    for start in range(0, cells.shape[1], BLOCK):
-        total += cells[:, start : start + BLOCK].square().sum(1)
-    return total.sqrt()
+    squares = cells[:, :BLOCK].square()
+    for start in range(BLOCK, cells.shape[1], BLOCK):
+        block = cells[:, start : start + BLOCK]
+        squares[:, : block.shape[1]].addcmul_(block, block)
+    return squares.sum(1).sqrt()
 
 
 def _own_products(features: Tensor, vectors: Tensor, index: Tensor) -> Tensor:
