@@ -6,7 +6,7 @@ import ctypes
 import os
 import sys
 
-# Of mallopt(3): what is freed at the end of the heap is given back beyond so many bytes; what is larger than so many bytes
+# Of mallopt(3): what is freed at the end of the heap is given back beyond so many bytes; what is larger than so many
 # is mapped by itself, and given back at once.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 NEVER = 2**31 - 1

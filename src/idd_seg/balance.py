@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from idd_seg.errors import ConfigError
-from idd_seg.losses.ranks import sum_over_ranks, world_size
+from idd_seg.ranks import sum_over_ranks, world_size
 
 
 class GradientBalance(nn.Module):

@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from idd_seg.data.class_list import read_class_list
-from idd_seg.errors import UserError, message_of, suggest
+from idd_seg.errors import ConfigError, JobFailed, Pruned, UserError, message_of, suggest
+from idd_seg.place import Place, place_of
 
 # OpenMP's threads would spin while they wait for each other; where another program takes one of the cores, a training
 # step then takes ten times as long. It is read when PyTorch is loaded, which is after this.
@@ -44,8 +48,13 @@ def config_dir() -> Path:
     return inside if inside.is_dir() else package.parents[1] / "conf"
 
 
-def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
+def run(task: Callable[[DictConfig], Any], config_name: str, follow: Callable[[Place], None] | None = None) -> None:
     """Run `task` with the configuration that `config_name` and the command line make.
+
+    A job of a sweep that fails says why, and the others go on; the process ends with exit code 1 after the last.
+
+    Args:
+        follow: called instead in processes of torchrun or srun that are not rank 0.
 
     A mistake of the user ends the process with exit code 1 and one message; with HYDRA_FULL_ERROR=1 in the
     environment it shows the stack trace instead.
@@ -60,10 +69,25 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
         except (UserError, OmegaConfBaseException, OSError) as error:
             if wants_trace:
                 raise
+            if _sweeping():
+                raise _failed(explain(error, config_name, sys.argv[1:])) from error
             # Not an Exception, so that Hydra adds no message of its own.
             raise SystemExit(_tell(error, config_name)) from error
+        except Exception as error:
+            if isinstance(error, Pruned) or not _sweeping():
+                raise
+            traceback.print_exc()
+            raise _failed(f"{type(error).__name__}: {error}") from error
 
     try:
+        if follow is not None and (place := place_of()) is not None:
+            if place.rank:
+                return follow(place)
+            if {"-m", "--multirun"} & set(sys.argv):
+                raise ConfigError(
+                    "a sweep can't be started by torchrun or srun, whose processes belong to one run; with trainer=ddp "
+                    "each job of a sweep starts its own (docs/sweeps.md)"
+                )
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(guarded)()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -72,10 +96,26 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
         # The reader of the output has gone, as `head` does; the interpreter must not try to flush to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except JobFailed:
+        print("error: not all jobs of the sweep have ended well; what failed is said above", file=sys.stderr)
+        sys.exit(1)
     except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
         if wants_trace:
             raise
         sys.exit(_tell(error, config_name))
+
+
+def _sweeping() -> bool:
+    mode = HydraConfig.get().mode if HydraConfig.initialized() else None
+    return mode is not None and mode == RunMode.MULTIRUN
+
+
+def _failed(message: str) -> JobFailed:
+    """Say which job of a sweep failed, and why."""
+    job = HydraConfig.get().job
+    text = f"job {job.num} ({job.override_dirname}): {message}"
+    print(f"error: {text}", file=sys.stderr)
+    return JobFailed(text)
 
 
 def _tell(error: BaseException, config_name: str) -> int:

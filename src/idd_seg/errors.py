@@ -30,6 +30,18 @@ class NonFiniteError(UserError):
     """A loss that is NaN or infinite."""
 
 
+class RunFolderError(UserError):
+    """A run folder that is in use, or that holds another run."""
+
+
+class Pruned(Exception):  # noqa: N818 - as below
+    """A run that its sweep has given up, because others did better by the same step."""
+
+
+class JobFailed(Exception):  # noqa: N818 - what has happened, not what is wrong with the call
+    """A job of a sweep that has failed, which has been said; the others go on."""
+
+
 def printable(text: str) -> str:
     """Return text that can be written as UTF-8: file names may hold bytes that are none."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from idd_seg.balance import GradientBalance
 from idd_seg.checkpoint import FORMAT, KEY
 from idd_seg.errors import ConfigError, NonFiniteError
-from idd_seg.losses.ranks import world_size
 from idd_seg.losses.term import Term
 from idd_seg.metrics import ConfusionMatrix, Scores, scores
 from idd_seg.models.segmenter import Segmenter
 from idd_seg.models.teacher import FrozenTeacher
 from idd_seg.objective import check_run, check_terms, naming, nothing_left, zero_path
+from idd_seg.ranks import sum_over_ranks, world_size
 from idd_seg.types import Batch, Outputs
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -154,7 +154,13 @@ class Distiller(L.LightningModule):
         weights: Mapping[str, float],
         batch_size: int,
     ) -> None:
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        due = (self.global_step + 1) % every == 0
+        if due and world_size() > 1:
+            total, raw, weighted = _mean_over_ranks(total, raw, weighted)
         self.log("train/loss", total.detach(), prog_bar=True, batch_size=batch_size)
+        if not due:
+            return
         values: dict[str, Tensor | float] = {}
         for name, term in self.each_term().items():
             # What is not logged any more would be repeated until the epoch ends.
@@ -205,6 +211,15 @@ class Distiller(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         source = {} if self.teacher is None else self.teacher.source
         checkpoint[KEY] = {**self.card, "format": FORMAT, "teacher": source}
+
+
+def _mean_over_ranks(
+    total: Tensor, raw: Mapping[str, Tensor], weighted: Mapping[str, Tensor]
+) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    """Average what is logged over the processes, by one message."""
+    values = torch.stack([total, *raw.values(), *weighted.values()]).detach()
+    mean, *others = (sum_over_ranks(values) / world_size()).unbind()
+    return mean, dict(zip(raw, others, strict=False)), dict(zip(weighted, others[len(raw) :], strict=True))
 
 
 def mix(*numbers: int) -> int:

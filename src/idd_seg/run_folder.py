@@ -32,8 +32,17 @@ def describe_run(cfg: DictConfig, run_dir: Path) -> None:
             "versions": versions(),
             "git": git_state(Path(__file__).parent),
             "machine": machine(),
+            "state": "running",
+            "error": None,
         },
     )
+
+
+def note_state(run_dir: Path, state: str, error: str | None = None) -> None:
+    """Write into `run.json` how a run has ended: `finished`, `failed`, `interrupted` or `pruned`."""
+    path = run_dir / "run.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, {**content, "state": state, "error": error})
 
 
 def versions() -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
@@ -19,18 +20,24 @@ from idd_seg.allocator import keep_freed_memory
 from idd_seg.callbacks.checkpoint import BEST, LAST, WholeFiles
 from idd_seg.data.base import SegmentationDataModule
 from idd_seg.errors import ConfigError
+from idd_seg.group import Joined
 from idd_seg.loggers import close_wandb
 from idd_seg.losses.term import Term
 from idd_seg.models.segmenter import count_parameters
+from idd_seg.models.sync_norm import synchronise
 from idd_seg.models.teacher import FrozenTeacher
 from idd_seg.module import Distiller
-from idd_seg.run_folder import describe_run, write_json
+from idd_seg.place import Place
+from idd_seg.run_folder import write_json
 from idd_seg.tables import class_table
-from idd_seg.teachers import find_teacher
 
 
-def train(cfg: DictConfig) -> float:
+def train(cfg: DictConfig, place: Place | None = None) -> float:
     """Train as `cfg` says and fill the run folder `cfg.run_dir`; return the best mIoU on held-out images.
+
+    Args:
+        cfg: `teacher.checkpoint` names a file, if a term needs a teacher.
+        place: this process's, in the group that has been joined; None without a group.
 
     Raises:
         UserError: for whatever is wrong with configuration, data or files, before the first step where it can be known.
@@ -38,25 +45,22 @@ def train(cfg: DictConfig) -> float:
     _quieten()
     if not torch.cuda.is_available():
         keep_freed_memory()
-    data = build.make_data(cfg)
-    if data.batch_size < 2:
-        raise ConfigError("data.batch_size=1: the heads' BatchNorm over pooled maps needs at least 2 images")
-    _check_numbers(cfg)
-    if "loss" not in cfg:
-        raise ConfigError("there is no term; choose some, e.g. loss=[ce,kd,idd,position]")
-    data.setup("fit")
+    data = checked_data(cfg)
     terms = build.make_terms(cfg.loss)
-    teacher = _teacher(cfg, data, terms)
-    describe_run(cfg, Path(cfg.run_dir))
+    teacher = build.load_teacher(cfg.teacher.checkpoint, cfg, data) if _needing(terms) else None
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     module = _distiller(cfg, data, terms, teacher)
+    if place is not None and cfg.trainer.get("sync_batchnorm"):
+        synchronise(module.student)
+        synchronise(module.terms)
     callbacks = [build.make(node, f"callbacks.{name}") for name, node in cfg.callbacks.items()]
     trainer = build.make(
-        cfg.trainer,
+        _trainer_node(cfg, place),
         "trainer",
         logger=[build.make(node, f"logger.{name}") for name, node in cfg.logger.items()],
         callbacks=callbacks,
-        plugins=[WholeFiles()],
+        # Lightning would take a SLURM allocation, in which this may run alone, for a group.
+        plugins=[WholeFiles(), LightningEnvironment() if place is None else Joined(place)],
         default_root_dir=cfg.run_dir,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -68,9 +72,52 @@ def train(cfg: DictConfig) -> float:
         _fit(trainer, module, data)
         _validate_the_end(trainer, module, data, Path(cfg.run_dir))
     finally:
-        if folder := close_wandb():
+        if (folder := close_wandb()) and trainer.is_global_zero:
             print(f"wandb: offline; to upload: wandb sync {folder}")
     return _finish(cfg, module, data, time.perf_counter() - start)
+
+
+def checked_data(cfg: DictConfig) -> SegmentationDataModule:
+    """Build the data module and look for its files; refuse what can be known before the first step."""
+    data = build.make_data(cfg)
+    if data.batch_size < 2:
+        raise ConfigError("data.batch_size=1: the heads' BatchNorm over pooled maps needs at least 2 images")
+    _check_numbers(cfg)
+    if "loss" not in cfg:
+        raise ConfigError("there is no term; choose some, e.g. loss=[ce,kd,idd,position]")
+    data.setup("fit")
+    return data
+
+
+def needs_teacher(cfg: DictConfig) -> bool:
+    """Tell whether a term of the configuration needs a teacher.
+
+    Raises:
+        ConfigError: if so, and there is none.
+    """
+    needing = _needing(build.make_terms(cfg.loss))
+    if needing and cfg.teacher.name == "none":
+        raise ConfigError(
+            f"teacher=none, but loss={','.join(needing)} needs a teacher; use loss=ce, or choose a teacher"
+        )
+    return bool(needing)
+
+
+def _needing(terms: dict[str, Term]) -> list[str]:
+    return [name for name, term in terms.items() if term.needs_teacher]
+
+
+def _trainer_node(cfg: DictConfig, place: Place | None) -> DictConfig:
+    """Leave what is ours out of the trainer's options; several processes train by DDP."""
+    node = OmegaConf.masked_copy(
+        cfg.trainer, [k for k in cfg.trainer if k not in ("timeout_minutes", "sync_batchnorm")]
+    )
+    node._set_parent(cfg)
+    if place is None:
+        node.strategy = "auto"
+    elif node.strategy == "auto":
+        node.strategy = "ddp"
+    return node
 
 
 def _fit(trainer: L.Trainer, module: Distiller, data: SegmentationDataModule) -> None:
@@ -106,20 +153,11 @@ def _quieten() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    # The confusion matrix is summed over the processes before anything is logged of it.
+    warnings.filterwarnings("ignore", message=".*It is recommended to use .self.log.*sync_dist=True.*")
     # The teacher is in evaluation mode on purpose, and a run folder holds its configuration before the first metric.
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
     warnings.filterwarnings("ignore", message=".*Experiment logs directory.*exists and is not empty.*")
-
-
-def _teacher(cfg: DictConfig, data: SegmentationDataModule, terms: dict[str, Term]) -> FrozenTeacher | None:
-    needing = [name for name, term in terms.items() if term.needs_teacher]
-    if not needing:
-        return None
-    if cfg.teacher.name == "none":
-        raise ConfigError(
-            f"teacher=none, but loss={','.join(needing)} needs a teacher; use loss=ce, or choose a teacher"
-        )
-    return build.load_teacher(find_teacher(cfg, train), cfg, data)
 
 
 def _distiller(

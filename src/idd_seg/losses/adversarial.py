@@ -17,7 +17,7 @@ from idd_seg.losses.discriminator import (
     hinge_loss,
     wasserstein_loss,
 )
-from idd_seg.losses.grid import as_float32, masked_mean, nearest_labels, no_autocast, resize_like
+from idd_seg.losses.grid import as_float32, masked_mean, nearest_labels, no_autocast, own_masked_mean, resize_like
 from idd_seg.losses.nodes import check_choice
 from idd_seg.losses.own_step import own_step
 from idd_seg.losses.schedule import WeightSchedule
@@ -127,17 +127,20 @@ class Adversarial(Term):
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
         with no_autocast(student.logits):
-            return -self._score(student.logits, *self._scene(student.logits, batch))
+            image, counted, images = self._scene(student.logits, batch)
+            return -masked_mean(self._scores(student.logits, image, counted), images)
 
-    def _score(self, logits: Tensor, image: Tensor, counted: Tensor, images: Tensor) -> Tensor:
-        return masked_mean(self.discriminator(predictions(logits, counted), image), images)
+    def _scores(self, logits: Tensor, image: Tensor, counted: Tensor) -> Tensor:
+        scores: Tensor = self.discriminator(predictions(logits, counted), image)
+        return scores
 
     def measure(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
         """Return how much higher the discriminator scores the teacher than the student; near 0, it is deceived."""
         with no_autocast(student.logits):
-            scene = self._scene(student.logits, batch)
+            image, counted, images = self._scene(student.logits, batch)
             theirs = resize_like(as_float32(teacher_of(teacher, self).logits), student.logits.shape[-2:])
-            return {"gap": self._score(theirs, *scene) - self._score(student.logits, *scene)}
+            gap = self._scores(theirs, image, counted) - self._scores(student.logits, image, counted)
+            return {"gap": own_masked_mean(gap, images)}
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return the discriminator's optimizer, so that it is saved with the term."""

@@ -10,11 +10,14 @@ from torch import Tensor
 from idd_seg.losses.grid import as_float32, resize_like
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term
+from idd_seg.ranks import share_of_mean
 from idd_seg.types import Batch, Outputs
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, *, ignore_index: int = 255) -> Tensor:
     """Mean cross-entropy over the pixels that count, at the labels' resolution.
+
+    With several processes, over those of all of them: the values of the processes average to that mean.
 
     Args:
         logits: (N, K, h, w), brought to (H, W) bilinearly.
@@ -25,7 +28,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, ignore_index: int = 255) ->
     """
     logits = resize_like(as_float32(logits), labels.shape[-2:])
     total = F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="sum")
-    return total / (labels != ignore_index).sum().clamp(min=1)
+    return share_of_mean(total, (labels != ignore_index).sum())
 
 
 class CrossEntropy(Term):

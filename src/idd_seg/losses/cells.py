@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from idd_seg.losses.grid import nearest_labels
-from idd_seg.losses.ranks import sum_over_ranks
+from idd_seg.ranks import sum_over_ranks
 
 RESIZES = ("nearest", "area")
 # Up to so many classes each has a column, present or not. To ask which are present makes a GPU wait.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from idd_seg.losses.edges import both
-from idd_seg.losses.ranks import sum_over_ranks
+from idd_seg.ranks import sum_over_ranks
 
 
 class ClassMemory(torch.nn.Module):

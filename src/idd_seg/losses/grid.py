@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from idd_seg.ranks import share_of_mean
+
 
 def as_float32(x: Tensor) -> Tensor:
     """Return `x` in float32; float64 stays, so that gradients can be checked."""
@@ -42,7 +44,19 @@ def resize_like(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Mean of `values` where `valid`; exactly zero, with a gradient path, where nothing is valid."""
+    """Mean of `values` where `valid`; exactly zero, with a gradient path, where nothing is valid.
+
+    With several processes, this one's share of the mean over all of them: see `share_of_mean`. All must call it.
+    """
     valid = valid.expand_as(values)
-    total = torch.where(valid, values, values.new_zeros(())).sum()
-    return total / valid.sum().clamp(min=1)
+    return share_of_mean(_sum(values, valid), valid.sum())
+
+
+def own_masked_mean(values: Tensor, valid: Tensor) -> Tensor:
+    """`masked_mean` of what this process has, which others need not call."""
+    valid = valid.expand_as(values)
+    return _sum(values, valid) / valid.sum().clamp(min=1)
+
+
+def _sum(values: Tensor, valid: Tensor) -> Tensor:
+    return torch.where(valid, values, values.new_zeros(())).sum()

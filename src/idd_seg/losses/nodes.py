@@ -10,7 +10,7 @@ from torch import Tensor
 from idd_seg.losses.cells import RESIZES, Cells, cells_of, columns_for
 from idd_seg.losses.class_sums import class_sums
 from idd_seg.losses.grid import as_float32, nearest_labels
-from idd_seg.losses.ranks import differentiable_sum_over_ranks, sum_over_ranks
+from idd_seg.ranks import differentiable_sum_over_ranks, sum_over_ranks
 
 SCOPES = ("image", "batch", "world")
 

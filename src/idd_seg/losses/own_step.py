@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from idd_seg.losses.ranks import sum_over_ranks, world_size
+from idd_seg.ranks import sum_over_ranks, world_size
 
 
 def own_step(network: nn.Module, optimizer: torch.optim.Optimizer, loss_of: Callable[[], Tensor]) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from idd_seg.losses.grid import as_float32, masked_mean, no_autocast, resize_like
+from idd_seg.losses.grid import as_float32, masked_mean, no_autocast, own_masked_mean, resize_like
 from idd_seg.losses.nodes import check_choice
 from idd_seg.losses.position_maps import TARGETS, whole_image_box
 from idd_seg.losses.reader import PositionReader, fit_step, frozen_reader, load_reader
@@ -144,8 +144,8 @@ class Position(Term):
         ours, reading = self.readings(student, theirs)
         maps, valid = self._truth(batch, theirs.features[self.taps[0]].shape)
         return {
-            "mse_student": masked_mean((ours - maps).square(), valid),
-            "mse_teacher": masked_mean((reading - maps).square(), valid),
+            "mse_student": own_masked_mean((ours - maps).square(), valid),
+            "mse_teacher": own_masked_mean((reading - maps).square(), valid),
         }
 
     def keep(self, folder: Path) -> None:

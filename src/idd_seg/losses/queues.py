@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from idd_seg.losses.ranks import world_size
+from idd_seg.ranks import world_size
 
 # Unit vectors need no range: float16 is eight times as exact as bfloat16 for the same memory.
 STORAGE = torch.float16

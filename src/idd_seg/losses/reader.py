@@ -57,11 +57,13 @@ class PositionReader(nn.Module):
                 f"a feature map of {features.shape[-2]} x {features.shape[-1]} is too small for the position reader; "
                 "take larger crops, or loss.position.padding=1"
             )
-        return self.layers(as_float32(features))  # type: ignore[no-any-return]
+        weights = next(self.parameters()).dtype
+        return as_float32(self.layers(features.to(weights)))
 
     def truth(self, box: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Return the maps to predict for features of `size`, and where they are valid, both cut to the reading."""
         maps, inside = position_maps(box, size, self.targets)
+        maps = maps.to(torch.promote_types(maps.dtype, next(self.parameters()).dtype))
         border = self.border
         cut = (slice(border, size[0] - border), slice(border, size[1] - border))
         return maps[..., cut[0], cut[1]], inside[..., cut[0], cut[1]]

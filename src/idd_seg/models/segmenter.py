@@ -71,7 +71,8 @@ class Segmenter(nn.Module):
 
     def forward(self, image: Tensor) -> Outputs:
         """(N, 3, H, W) float, normalised -> logits (N, K, h, w) and the maps named in `channels`."""
-        maps = self.backbone(image)
+        # Data are normalised in float32; networks may be of another precision, as trainer.precision says.
+        maps = self.backbone(image.to(next(self.classifier.parameters()).dtype))
         head = self.head(maps)
         features = {f"stage{i + 1}": x for i, x in enumerate(maps)}
         auxiliary = self.auxiliary(maps[-2]) if self.training and self.auxiliary is not None else None

@@ -42,3 +42,15 @@ def differentiable_sum_over_ranks(x: Tensor) -> Tensor:
     """Return the sum of `x` over the processes, with the gradient of what all of them compute from it."""
     summed: Tensor = _SumOverRanks.apply(x)
     return summed
+
+
+def share_of_mean(total: Tensor, count: Tensor) -> Tensor:
+    """Return this process's share of a mean over what all processes count.
+
+    DDP averages the shares over the processes, so that a process with fewer valid pixels weighs less, as it would in
+    one process with the whole batch.
+
+    Args:
+        total: sum over what this process counts; count: the number of it.
+    """
+    return total / sum_over_ranks(count).clamp(min=1) * world_size()
