@@ -1,0 +1,13 @@
+const states = {};
+for (const run of data.runs) states[run.state] = (states[run.state] || 0) + 1;
+document.getElementById('summary').textContent = `${data.runs.length} runs in ${data.groups.length} groups that differ by more than the seed: ${Object.entries(states).map(([name, n]) => `${n} ${name}`).join(', ')}.`;
+const notes = document.getElementById('notes');
+notes.append(...data.notes.map((note) => el('li', {}, note)));
+notes.hidden = !data.notes.length;
+drawTable(body('runs'));
+performance.mark('table');
+lazily('curves', drawCurves);
+lazily('classes', drawBars);
+lazily('options', drawParallel);
+lazily('matrices', drawMatrices);
+lazily('pictures', drawSlider);
