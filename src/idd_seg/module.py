@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import lightning as L
@@ -15,6 +16,7 @@ from idd_seg.checkpoint import FORMAT, KEY
 from idd_seg.errors import ConfigError, NonFiniteError
 from idd_seg.losses.term import Term
 from idd_seg.metrics import ConfusionMatrix, Scores, scores
+from idd_seg.metrics_file import MetricsFile
 from idd_seg.models.segmenter import Segmenter
 from idd_seg.models.teacher import FrozenTeacher
 from idd_seg.objective import check_run, check_terms, naming, nothing_left, zero_path
@@ -43,7 +45,7 @@ class Distiller(L.LightningModule):
         optimizer, scheduler: called once with the parameters, and with the optimizer; the scheduler steps every step.
         ignore_index: label value that takes no part.
         measure_batches: number of held-out batches on which the terms measure at each validation.
-        seed: of dropout, drawn anew for each batch from (seed, epoch, batch, rank): runs of other terms, and runs that
+        seed: of dropout, drawn anew for each batch from (seed, batch, rank): runs of other terms, and runs that
             go on after a stop, see the same.
         card: plain values that checkpoints carry (configuration, class names), so that the student can be rebuilt.
         balance: scales the terms by the size of their gradients; None takes the weights as they are.
@@ -92,9 +94,13 @@ class Distiller(L.LightningModule):
 
     def on_train_start(self) -> None:
         check_run(self.each_term(), self.trainer.estimated_stepping_batches)
+        for logger in self.loggers:
+            if isinstance(logger, MetricsFile):
+                logger.go_on(self.global_step)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        torch.manual_seed(mix(self.seed, self.current_epoch, batch_idx, self.global_rank))
+        # The batches of a training are counted through: see TrainingSampler.
+        torch.manual_seed(mix(self.seed, batch_idx, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         weights = {name: term.weight_at(self.global_step) for name, term in self.each_term().items()}
@@ -210,7 +216,12 @@ class Distiller(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         source = {} if self.teacher is None else self.teacher.source
-        checkpoint[KEY] = {**self.card, "format": FORMAT, "teacher": source}
+        validated = {step: asdict(found) for step, found in self.validated.items()}
+        checkpoint[KEY] = {**self.card, "format": FORMAT, "teacher": source, "validated": validated}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        stored = checkpoint[KEY].get("validated", {})
+        self.validated = {int(step): Scores(**plain) for step, plain in stored.items()}
 
 
 def _mean_over_ranks(

@@ -18,6 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from idd_seg import build
 from idd_seg.allocator import keep_freed_memory
 from idd_seg.callbacks.checkpoint import BEST, LAST, WholeFiles
+from idd_seg.callbacks.interruption import Interruption
+from idd_seg.checkpoint import read_checkpoint
 from idd_seg.data.base import SegmentationDataModule
 from idd_seg.errors import ConfigError
 from idd_seg.group import Joined
@@ -53,7 +55,8 @@ def train(cfg: DictConfig, place: Place | None = None) -> float:
     if place is not None and cfg.trainer.get("sync_batchnorm"):
         synchronise(module.student)
         synchronise(module.terms)
-    callbacks = [build.make(node, f"callbacks.{name}") for name, node in cfg.callbacks.items()]
+    interruption = Interruption()
+    callbacks = [interruption, *(build.make(node, f"callbacks.{name}") for name, node in cfg.callbacks.items())]
     trainer = build.make(
         _trainer_node(cfg, place),
         "trainer",
@@ -69,7 +72,7 @@ def train(cfg: DictConfig, place: Place | None = None) -> float:
     )
     start = time.perf_counter()
     try:
-        _fit(trainer, module, data)
+        _fit(trainer, module, data, Path(cfg.run_dir) / "checkpoints" / f"{LAST}.ckpt", interruption)
         _validate_the_end(trainer, module, data, Path(cfg.run_dir))
     finally:
         if (folder := close_wandb()) and trainer.is_global_zero:
@@ -113,6 +116,9 @@ def _trainer_node(cfg: DictConfig, place: Place | None) -> DictConfig:
         cfg.trainer, [k for k in cfg.trainer if k not in ("timeout_minutes", "sync_batchnorm")]
     )
     node._set_parent(cfg)
+    if isinstance(node.val_check_interval, int):
+        # Lightning counts batches; ours are optimizer steps, as everything else.
+        node.val_check_interval *= node.accumulate_grad_batches
     if place is None:
         node.strategy = "auto"
     elif node.strategy == "auto":
@@ -120,12 +126,25 @@ def _trainer_node(cfg: DictConfig, place: Place | None) -> DictConfig:
     return node
 
 
-def _fit(trainer: L.Trainer, module: Distiller, data: SegmentationDataModule) -> None:
-    """Train; Lightning ends the process by itself at ctrl-C, where a sweep or a lock must see the interruption."""
+def _fit(
+    trainer: L.Trainer, module: Distiller, data: SegmentationDataModule, last: Path, interruption: Interruption
+) -> None:
+    """Train, from the checkpoint `last` on if it is there.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: after a signal; Lightning ends the process by itself at ctrl-C, where a sweep or a
+            lock must see the interruption.
+    """
+    if last.is_file():
+        # Read by our own reader first: it says what is wrong with a file in words of the user.
+        read_checkpoint(last)
+        print(f"going on from {last}")
     try:
-        trainer.fit(module, datamodule=data)
+        trainer.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None)
     except SIGTERMException:
-        raise SystemExit(128 + signal.SIGTERM) from None  # its own exit code is 0, as if the run had ended
+        if interruption.number == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        raise SystemExit(128 + (interruption.number or signal.SIGTERM)) from None
     except SystemExit:
         if trainer.interrupted:
             raise KeyboardInterrupt from None
@@ -155,6 +174,9 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     # The confusion matrix is summed over the processes before anything is logged of it.
     warnings.filterwarnings("ignore", message=".*It is recommended to use .self.log.*sync_dist=True.*")
+    # A run that goes on begins at the batch that comes next, in the folder where it stopped.
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     # The teacher is in evaluation mode on purpose, and a run folder holds its configuration before the first metric.
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
     warnings.filterwarnings("ignore", message=".*Experiment logs directory.*exists and is not empty.*")

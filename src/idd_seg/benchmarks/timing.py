@@ -45,10 +45,10 @@ def time_all(
             _wait(device)
             if i >= warmup:
                 times[name].append(time.perf_counter() - start)
-    return {name: _summary(values) for name, values in times.items()}
+    return {name: summary(values) for name, values in times.items()}
 
 
-def _summary(values: list[float]) -> Timing:
+def summary(values: list[float]) -> Timing:
     if len(values) < 2:
         return Timing(values[0], values[0], values[0])
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from idd_seg.data.augment import Augmentation
 from idd_seg.data.cache import CachedSource
-from idd_seg.data.dataset import EpochSampler, Sample, SegmentationDataset, collate
+from idd_seg.data.dataset import EpochSampler, Sample, SegmentationDataset, TrainingSampler, collate
 from idd_seg.data.labels import ColourMap, LabelMap, ToClasses
 from idd_seg.data.ram import shared_folder
 from idd_seg.data.reading import MASKS
@@ -145,16 +146,25 @@ class SegmentationDataModule(L.LightningDataModule):
         for split in stages.get(stage, ()):
             self.dataset(split)
 
-    def loader(self, split: str, *, shuffle: bool = False, batch_size: int | None = None) -> DataLoader[Sample]:
-        """Return the batches of a split; shuffled ones are all full."""
+    def loader(
+        self, split: str, *, shuffle: bool = False, batch_size: int | None = None, part: tuple[int, int] | None = None
+    ) -> DataLoader[Sample]:
+        """Return the batches of a split; shuffled ones are all full.
+
+        Args:
+            part: first batch and end of a training, counted over the epochs; None is one epoch.
+        """
         dataset = self.dataset(split)
         rank, world = _place()
+        sampler: EpochSampler | TrainingSampler
         sampler = EpochSampler(len(dataset), self.seed, shuffle=shuffle, rank=rank, world=world)
         batch_size = batch_size or (self.batch_size if shuffle else self.eval_batch_size)
         if shuffle and len(sampler) < batch_size:
             raise ConfigError(
                 f"data.batch_size={batch_size} is more than the {len(sampler)} training images of each process"
             )
+        if part is not None:
+            sampler = TrainingSampler(sampler, batch_size, batches=part[1], first=part[0])
         return DataLoader(
             dataset,
             batch_size=batch_size,
@@ -168,7 +178,12 @@ class SegmentationDataModule(L.LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        return self.loader("train", shuffle=True)
+        """Load the batches of the whole training, from where it stands; outside of a trainer, of one epoch."""
+        if self.trainer is None:
+            return self.loader("train", shuffle=True)
+        done: int = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+        end = self.trainer.max_steps * self.trainer.accumulate_grad_batches
+        return self.loader("train", shuffle=True, part=(done, end))
 
     def val_dataloader(self) -> DataLoader[Sample]:
         return self.loader("val")
@@ -206,6 +221,9 @@ def _quiet_worker(worker: int) -> None:
     # One thread each: several workers with a thread pool of their own slow each other down.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    # The run handles them; what a worker inherits of that would speak for the run's other processes too.
+    for name in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(name, signal.SIG_DFL if name == signal.SIGTERM else signal.SIG_IGN)
 
 
 def _place() -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -137,3 +138,31 @@ class EpochSampler(Sampler[Key]):
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
         share = order[self.rank :: self.world][: len(self)]
         yield from ((self.epoch, int(i)) for i in share)
+
+
+class TrainingSampler(Sampler[Key]):
+    """The epochs of a training one after the other, as one sequence of full batches that can begin anywhere.
+
+    To go on after a stop is then to begin at the batch that comes next, in the middle of an epoch too. The samples that
+    fill no batch at the end of an epoch are left out.
+
+    Args:
+        epochs: the samples of each epoch.
+        batch_size: of this process.
+        batches: of the whole training.
+        first: the batch to begin at; those before it count in the length, but are not made.
+    """
+
+    def __init__(self, epochs: EpochSampler, batch_size: int, batches: int, first: int = 0) -> None:
+        self.epochs, self.batch_size, self.batches, self.first = epochs, batch_size, batches, first
+
+    def __len__(self) -> int:
+        return self.batches * self.batch_size
+
+    def __iter__(self) -> Iterator[Key]:
+        each = len(self.epochs) // self.batch_size
+        for epoch in range(self.first // each, -(-self.batches // each)):
+            self.epochs.set_epoch(epoch)
+            skipped = max(0, self.first - epoch * each) * self.batch_size
+            left = min(each, self.batches - epoch * each) * self.batch_size
+            yield from itertools.islice(self.epochs, skipped, left)
