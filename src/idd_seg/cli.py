@@ -41,6 +41,15 @@ def _from_class_list(path: str, field: str) -> Any:
 OmegaConf.register_new_resolver("class_list", _from_class_list, replace=True)
 
 
+def _job_folder(number: int, options: str) -> str:
+    """Name a job's folder after its number and options; file systems take 255 bytes."""
+    name = f"{number}_{options}".replace("/", "_")
+    return name if len(name.encode()) <= 150 else str(number)
+
+
+OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True)
+
+
 def config_dir() -> Path:
     """Return the folder of configurations: inside an installed package, or at the top of the repository."""
     package = Path(__file__).parent
