@@ -22,10 +22,11 @@ $(VENV)/.installed: pyproject.toml
 	$(PY) -m pip install --quiet --editable '.[dev]'
 	touch $@
 
-demo: setup ## distil a small student on generated scenes; ends with a table and a picture (about 8 minutes on 2 cores)
-	$(PY) -m idd_seg.train hydra.run.dir=$(DEMO)/student
-	$(PY) -m idd_seg.train loss=ce hydra.run.dir=$(DEMO)/twin
+demo: setup ## distil a small student on generated scenes; ends with a table, a picture and a report (about 8 minutes on 2 cores)
+	$(PY) -m idd_seg.train hydra.run.dir=$(DEMO)/student resume=auto
+	$(PY) -m idd_seg.train loss=ce hydra.run.dir=$(DEMO)/twin resume=auto
 	$(PY) -m idd_seg.compare 'runs={twin: $(DEMO)/twin, student: $(DEMO)/student}' hydra.run.dir=$(DEMO)/comparison
+	$(PY) -m idd_seg.report $(DEMO) --out $(DEMO)/report.html
 
 test: setup lint ## the quick tests, with ruff and mypy (under 10 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m 'not slow' -n $(JOBS) --dist loadfile
