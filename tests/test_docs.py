@@ -106,8 +106,13 @@ def shrink(command: str) -> list[str]:
     return words + [option for option in small if option.split("=")[0] not in chosen - {"teacher.checkpoint"}]
 
 
-# Its loops with masks of full size take minutes even once.
-SLOW = {"python -m idd_seg.benchmark losses"}
+# Loops with masks of full size, a PSPNet-R101, a search of many jobs: minutes, and tested by parts elsewhere.
+SLOW = {
+    "python -m idd_seg.benchmark eval",
+    "python -m idd_seg.benchmark losses",
+    "python -m idd_seg.train experiment=cityscapes_psp_r18_idd",
+    *(command for command in PROGRAM if "hydra/sweeper=optuna" in command),
+}
 
 
 @pytest.mark.parametrize("command", [pytest.param(c, marks=pytest.mark.slow if c in SLOW else ()) for c in PROGRAM])

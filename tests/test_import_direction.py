@@ -16,7 +16,18 @@ ROOT = Path(idd_seg.__file__).parent
 SIBLINGS = {"losses", "models", "data", "metrics"}
 GROUND = {"types", "errors", "bands", "ranks"}
 # Reads the configuration, beside the entry points.
-READS_CONFIG = {"benchmarks", "build", "cli", "job", "occupancy", "run_folder", "supervisor", "sweeps", "teachers", "training"}
+READS_CONFIG = {
+    "benchmarks",
+    "build",
+    "cli",
+    "job",
+    "occupancy",
+    "run_folder",
+    "supervisor",
+    "sweeps",
+    "teachers",
+    "training",
+}
 HEAVY = {"torch", "lightning", "timm", "torchmetrics", "albumentations", "cv2", "matplotlib", "wandb"}
 
 FILES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(ROOT.rglob("*.py"))}

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import lightning as L
 import pytest
@@ -322,8 +322,8 @@ def test_an_interrupted_write_leaves_the_checkpoint_before_it(tmp_path: Path, mo
     target = tmp_path / "last.ckpt"
     WholeFiles().save_checkpoint({"step": 1}, target)
 
-    def full(content: object, path: Path) -> None:
-        path.write_bytes(b"half")
+    def full(content: object, file: IO[bytes]) -> None:
+        file.write(b"half")
         raise RuntimeError("PytorchStreamWriter failed writing file")
 
     monkeypatch.setattr(torch, "save", full)

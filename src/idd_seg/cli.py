@@ -7,6 +7,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from idd_seg.data.class_list import read_class_list
-from idd_seg.errors import ConfigError, JobFailed, Pruned, UserError, message_of, suggest
-from idd_seg.place import Place, place_of
+from idd_seg.errors import JobFailed, Pruned, UserError, message_of, suggest
 
 # OpenMP's threads would spin while they wait for each other; where another program takes one of the cores, a training
 # step then takes ten times as long. It is read when PyTorch is loaded, which is after this.
@@ -30,6 +30,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
 TRACE = "HYDRA_FULL_ERROR"
+WANTS_TRACE = os.environ.get(TRACE) == "1"
 
 
 def _from_class_list(path: str, field: str) -> Any:
@@ -57,18 +58,16 @@ def config_dir() -> Path:
     return inside if inside.is_dir() else package.parents[1] / "conf"
 
 
-def run(task: Callable[[DictConfig], Any], config_name: str, follow: Callable[[Place], None] | None = None) -> None:
+def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     """Run `task` with the configuration that `config_name` and the command line make.
 
     A job of a sweep that fails says why, and the others go on; the process ends with exit code 1 after the last.
 
-    Args:
-        follow: called instead in processes of torchrun or srun that are not rank 0.
-
     A mistake of the user ends the process with exit code 1 and one message; with HYDRA_FULL_ERROR=1 in the
     environment it shows the stack trace instead.
     """
-    wants_trace = os.environ.get(TRACE) == "1"
+    # A name of its own, which goes with the task to launchers' processes; there the variable is set as below.
+    wants_trace = WANTS_TRACE
     # Hydra would print errors in its own way; asked for the trace, it lets them pass to here.
     os.environ[TRACE] = "1"
 
@@ -88,16 +87,15 @@ def run(task: Callable[[DictConfig], Any], config_name: str, follow: Callable[[P
             traceback.print_exc()
             raise _failed(f"{type(error).__name__}: {error}") from error
 
-    try:
-        if follow is not None and (place := place_of()) is not None:
-            if place.rank:
-                return follow(place)
-            if {"-m", "--multirun"} & set(sys.argv):
-                raise ConfigError(
-                    "a sweep can't be started by torchrun or srun, whose processes belong to one run; with trainer=ddp "
-                    "each job of a sweep starts its own (docs/sweeps.md)"
-                )
+    with told(config_name):
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(guarded)()
+
+
+@contextmanager
+def told(config_name: str) -> Iterator[None]:
+    """End the process by one message and an exit code where what is done within fails by a mistake of the user."""
+    try:
+        yield
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
@@ -109,7 +107,7 @@ def run(task: Callable[[DictConfig], Any], config_name: str, follow: Callable[[P
         print("error: not all jobs of the sweep have ended well; what failed is said above", file=sys.stderr)
         sys.exit(1)
     except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
-        if wants_trace:
+        if WANTS_TRACE:
             raise
         sys.exit(_tell(error, config_name))
 

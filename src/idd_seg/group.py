@@ -15,9 +15,15 @@ import torch.distributed as dist
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
 
+from idd_seg.errors import ConfigError, Pruned, UserError, message_of
 from idd_seg.place import Place
 
 CONFIG = "idd_seg/config"
+FIRST = "idd_seg/first"  # the process that failed first; the others lose their group by it
+ERROR = "idd_seg/error/{}"  # a mistake of the user that process {} met
+PRUNED = "idd_seg/pruned"
+# Until all processes have started; a rank 0 that refuses its command line never comes.
+MEETING = timedelta(minutes=10)
 # Until rank 0 has read its configuration and found, or trained, the teacher.
 PATIENCE = timedelta(days=7)
 
@@ -31,14 +37,16 @@ def meet(place: Place) -> Any:
     """Return the store of the processes that torchrun or srun started."""
     if "MASTER_ADDR" not in os.environ:
         os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = _slurm_address()
-    meeting = rendezvous("env://", rank=place.rank, world_size=place.world, timeout=PATIENCE)
+    meeting = rendezvous("env://", rank=place.rank, world_size=place.world, timeout=MEETING)
     store, _, _ = next(iter(meeting))
     return store
 
 
 def _slurm_address() -> tuple[str, str]:
     """Return the first machine of a SLURM job, and a port that follows from the job's number."""
-    nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ["SLURM_NODELIST"]
+    nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST")
+    if nodes is None:
+        raise ConfigError("srun has not set SLURM_STEP_NODELIST; set MASTER_ADDR and MASTER_PORT")
     try:
         found = subprocess.run(
             ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, timeout=60, check=True
@@ -66,6 +74,16 @@ def joined(store: Any, place: Place, minutes: float) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def report(store: Any, place: Place, error: Exception) -> None:
+    """Tell who supervises why this process fails."""
+    if store.add(f"{FIRST}_count", 1) == 1:
+        store.set(FIRST, str(place.rank))
+    if isinstance(error, Pruned):
+        store.set(PRUNED, str(error))
+    elif isinstance(error, UserError | OSError):
+        store.set(ERROR.format(place.rank), message_of(error))
 
 
 class Joined(ClusterEnvironment):

@@ -9,12 +9,15 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from idd_seg.errors import ConfigError
-from idd_seg.group import CONFIG, PATIENCE, joined, meet
+from idd_seg.group import CONFIG, MEETING, PATIENCE, joined, meet, report
 from idd_seg.occupancy import best_of, taken
 from idd_seg.place import Place, place_of
 from idd_seg.supervisor import supervise
 from idd_seg.teachers import find_teacher
 from idd_seg.training import checked_data, needs_teacher, train
+
+GONE = "idd_seg/gone/{}"  # process {} has seen that there is no run
+_met: list[Any] = []  # the store, once the others have been met
 
 
 def run(cfg: DictConfig) -> float:
@@ -42,24 +45,44 @@ def run(cfg: DictConfig) -> float:
         return train(cfg)
 
 
+def dismiss(place: Place) -> None:
+    """Tell the other processes that rank 0, which failed before it led them, has no run for them."""
+    if not _met:
+        store = meet(place)
+        store.set(CONFIG, "")
+        store.wait([GONE.format(rank) for rank in range(1, place.world)], MEETING)
+
+
 def follow(place: Place) -> None:
-    """Take part in a run that rank 0 leads."""
+    """Take part in a run that rank 0 leads.
+
+    Raises:
+        SystemExit: with exit code 1, if there is none; rank 0 says why.
+    """
     store = meet(place)
     store.wait([CONFIG], PATIENCE)
     text = store.get(CONFIG).decode()
-    if text:
-        take_part(OmegaConf.create(text), store, place)
+    if not text:
+        store.set(GONE.format(place.rank), "")
+        raise SystemExit(1)
+    take_part(OmegaConf.create(text), store, place)
 
 
 def take_part(cfg: DictConfig, store: Any, place: Place) -> float:
     """Train in a group of processes."""
     with joined(store, place, cfg.trainer.timeout_minutes):
-        return train(cfg, place)
+        try:
+            return train(cfg, place)
+        except Exception as error:
+            # Before this process leaves the group, at which the others fail too.
+            report(store, place, error)
+            raise
 
 
 def _lead(cfg: DictConfig, place: Place) -> float:
     """Give the configuration to the other processes, and train with them."""
     store = meet(place)
+    _met.append(store)
     text = ""
     try:
         _find_teacher(cfg)
@@ -92,7 +115,7 @@ def _devices(cfg: DictConfig, place: Place | None) -> int:
     there = torch.cuda.device_count() if on_gpu else 1
     if asked in ("auto", -1, "-1"):
         devices = there if place is None else place.local_world
-    elif isinstance(asked, int) and asked >= 1:
+    elif isinstance(asked, int) and not isinstance(asked, bool) and asked >= 1:
         devices = asked
     else:
         raise ConfigError(

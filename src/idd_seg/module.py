@@ -195,7 +195,9 @@ class Distiller(L.LightningModule):
         teacher = self._ask_teacher(batch)
         for name, term in self.each_term().items():
             for key, value in term.measure(outputs, teacher, batch).items():
-                self.log(f"val/{name}_{key}", value, batch_size=len(batch.names), sync_dist=True)
+                # A float: Lightning averages the number of images over the ranks, an int without its rest.
+                size: Any = float(len(batch.names))
+                self.log(f"val/{name}_{key}", value, batch_size=size, sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         found = scores(self.confusion.compute())

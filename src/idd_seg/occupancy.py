@@ -18,6 +18,8 @@ from idd_seg.run_folder import describe_run, note_state
 RESUME = (None, "auto", "never")
 LOCK = ".lock"
 RESULTS = ("checkpoints", "metrics.json", "metrics.csv", "exhibits", "pictures")
+# Of no use to tell whether a run lies there, but they would be taken for the new run's.
+BESIDE = ("position_reader.safetensors", "tensorboard", "rank*.log")
 # What may change between the parts of a run: where things lie, who watches, and how many processes load.
 MAY_CHANGE = ("resume", "run_dir", "output_dir", "cache_dir", "logger", "callbacks", "name", "data.num_workers")
 
@@ -72,8 +74,9 @@ def _look(cfg: DictConfig, folder: Path) -> float | None:
             "resume=never trains anew and removes it; or choose another hydra.run.dir"
         )
     if cfg.resume == "never":
-        for name in RESULTS:
-            _remove(folder / name)
+        for pattern in (*RESULTS, *BESIDE):
+            for path in folder.glob(pattern):
+                _remove(path)
         return None
     _refuse_another(cfg, folder)
     try:

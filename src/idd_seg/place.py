@@ -53,7 +53,7 @@ def _read(environment: Mapping[str, str], names: tuple[str | None, ...]) -> Plac
         rank, world, local_rank = (int(environment[str(name)]) for name in names[:3])
         # srun spreads its tasks evenly where it is told how many go to a node, as a DDP run must.
         local_world = int(environment[names[3]]) if names[3] else world // int(environment["SLURM_STEP_NUM_NODES"])
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, ZeroDivisionError) as error:
         raise ConfigError(f"the launcher's environment can't be read: {error}; expected numbers in {names}") from error
     if not (0 <= rank < world and 0 <= local_rank < local_world <= world and world % local_world == 0):
         raise ConfigError(

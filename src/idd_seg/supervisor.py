@@ -16,12 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from idd_seg.errors import Pruned, UserError
-from idd_seg.group import CONFIG
+from idd_seg.group import CONFIG, ERROR, FIRST, PRUNED
+from idd_seg.rank import PARENT
 
 ADDRESS = "127.0.0.1"
 PORT = "IDD_SEG_STORE"  # where a process finds the store, in its environment
-ERROR = "idd_seg/error/{}"  # a mistake of the user that rank {} met
-PRUNED = "idd_seg/pruned"
 WATCH = 0.2  # seconds between two looks
 GRACE = 20.0  # seconds to end by themselves, a checkpoint included
 
@@ -41,8 +40,10 @@ def supervise(cfg: DictConfig, devices: int) -> None:
     store.set(CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
     folder = Path(cfg.run_dir)
     with _logs(folder, devices) as logs, _terminable():
-        ranks = [_start(rank, devices, store.port, logs[rank]) for rank in range(devices)]
+        ranks: list[subprocess.Popen[bytes]] = []
         try:
+            for rank in range(devices):
+                ranks.append(_start(rank, devices, store.port, logs[rank]))
             _watch(ranks, store, folder)
         finally:
             _end(ranks)
@@ -81,7 +82,8 @@ def _terminable() -> Iterator[None]:
 
 
 def _start(rank: int, world: int, port: int, log: IO[bytes] | None) -> subprocess.Popen[bytes]:
-    place = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": world, PORT: port}
+    place = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": world}
+    place = {**place, PORT: port, PARENT: os.getpid()}
     return subprocess.Popen(
         [sys.executable, "-m", "idd_seg.rank"],
         env={**os.environ, **{name: str(value) for name, value in place.items()}},
@@ -117,7 +119,8 @@ def _explain(codes: Sequence[int | None], store: TCPStore, folder: Path) -> None
         if store.check([ERROR.format(rank)]):
             raise UserError(store.get(ERROR.format(rank)).decode())
     killed = [rank for rank, code in enumerate(codes) if code is not None and code < 0]
-    rank = killed[0] if killed else next(rank for rank, code in enumerate(codes) if code)
+    first = int(store.get(FIRST)) if store.check([FIRST]) else 0
+    rank = killed[0] if killed else first if codes[first] else next(rank for rank, code in enumerate(codes) if code)
     code = codes[rank] or 0
     if code == 128 + signal.SIGTERM:
         raise SystemExit(code)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
+
 from omegaconf import DictConfig
 
 from idd_seg import cli
-from idd_seg.place import Place
+from idd_seg.errors import ConfigError
+from idd_seg.place import Place, place_of
 
 
 def main(cfg: DictConfig) -> float:
@@ -15,12 +19,43 @@ def main(cfg: DictConfig) -> float:
     return run(cfg)
 
 
-def follow(place: Place) -> None:
-    """Take part in the run of rank 0, where torchrun or srun started several processes."""
-    from idd_seg.job import follow
+def start() -> None:
+    """Read the command line and train; of several processes of torchrun or srun rank 0 does, and leads the others."""
+    with cli.told("train"):
+        place = place_of()
+        if place is not None:
+            _refuse_sweep(place)
+        if place is None:
+            cli.run(main, "train")
+        elif place.rank == 0:
+            _lead(place)
+        else:
+            from idd_seg.job import follow
 
-    follow(place)
+            follow(place)
+
+
+def _refuse_sweep(place: Place) -> None:
+    if not {"-m", "--multirun"} & set(sys.argv):
+        return
+    if place.rank:
+        sys.exit(1)  # rank 0 says why
+    raise ConfigError(
+        "a sweep can't be started by torchrun or srun, whose processes belong to one run; with trainer=ddp each job "
+        "of a sweep starts its own (docs/sweeps.md)"
+    )
+
+
+def _lead(place: Place) -> None:
+    try:
+        cli.run(main, "train")
+    except BaseException:
+        from idd_seg.job import dismiss
+
+        with suppress(Exception):  # the others are gone, or never came; what has failed is said
+            dismiss(place)
+        raise
 
 
 if __name__ == "__main__":
-    cli.run(main, "train", follow)
+    start()

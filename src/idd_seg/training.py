@@ -132,13 +132,14 @@ def _fit(
     """Train, from the checkpoint `last` on if it is there.
 
     Raises:
-        KeyboardInterrupt, SystemExit: after a signal; Lightning ends the process by itself at ctrl-C, where a sweep or a
-            lock must see the interruption.
+        KeyboardInterrupt, SystemExit: after a signal; Lightning ends the process by itself at ctrl-C, where a sweep or
+            a lock must see the interruption.
     """
     if last.is_file():
         # Read by our own reader first: it says what is wrong with a file in words of the user.
         read_checkpoint(last)
-        print(f"going on from {last}")
+        if trainer.is_global_zero:
+            print(f"going on from {last}")
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None)
     except SIGTERMException:

@@ -1,0 +1,59 @@
+"""Callbacks by which a run tells where it is, or by which one of its processes gets into trouble."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from idd_seg.errors import ConfigError, Pruned
+
+MESSAGE = "this went wrong on purpose"
+
+
+class Sign(L.Callback):
+    """Writes `<folder>/rank<n>` when a process has made its first step."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step == 1:
+            (self.folder / f"rank{trainer.global_rank}").write_text(str(os.getpid()))
+
+
+class Trouble(L.Callback):
+    """Ends one process after its first step, in one of the ways below; the others know nothing of it."""
+
+    def __init__(self, kind: str, rank: int = 0) -> None:
+        self.happen, self.rank = getattr(self, kind), rank
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step == 1 and trainer.global_rank == self.rank:
+            self.happen()
+
+    def killed(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def left(self) -> None:
+        os._exit(7)
+
+    def bug(self) -> None:
+        raise RuntimeError(MESSAGE)
+
+    def mistake(self) -> None:
+        raise ConfigError(MESSAGE)
+
+    def interrupted(self) -> None:
+        raise KeyboardInterrupt
+
+    def pruned(self) -> None:
+        raise Pruned(MESSAGE)
+
+
+def trouble(kind: str, rank: int = 0) -> str:
+    """Return the option that adds `Trouble` to a run."""
+    return f"+callbacks.trouble={{_target_: tests.trouble.Trouble, kind: {kind}, rank: {rank}}}"
