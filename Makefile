@@ -7,6 +7,7 @@ DEMO := outputs/demo
 JOBS ?= 2
 # Threads that wait must not take a core from the other processes of a test run.
 export OMP_WAIT_POLICY ?= passive
+export GOMP_SPINCOUNT ?= 1000
 export IDD_SEG_CACHE ?= $(CURDIR)/outputs/cache
 
 .PHONY: help setup demo test test-full lint bench dist clean

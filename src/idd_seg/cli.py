@@ -22,8 +22,11 @@ from idd_seg.data.class_list import read_class_list
 from idd_seg.errors import JobFailed, Pruned, UserError, message_of, suggest
 
 # OpenMP's threads would spin while they wait for each other; where another program takes one of the cores, a training
-# step then takes ten times as long. It is read when PyTorch is loaded, which is after this.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# step then takes ten times as long. Threads that sleep at once must be woken for each small operation; those of GNU's
+# OpenMP look a thousand times first, some microseconds. It is read when PyTorch is loaded, which is after this.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ["OMP_WAIT_POLICY"] = "passive"
 # albumentations would ask the network for a newer version of itself at import.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 # The one query that wandb sends even when it is offline.
