@@ -30,7 +30,7 @@ demo: setup ## distil a small student on generated scenes; ends with a table, a 
 	$(PY) -m idd_seg.report $(DEMO) --out $(DEMO)/report.html
 
 test: setup lint ## the quick tests, with ruff and mypy (under 10 minutes on 2 cores)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m 'not slow' -n $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m 'not slow' -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-full: setup lint ## all tests, the slow ones too
 	$(PY) -m pytest

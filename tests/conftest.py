@@ -20,6 +20,14 @@ torch.set_num_threads(1)
 
 TINY = {"stem_type": "deep", "stem_width": 8, "channels": [8, 16, 32, 64], "layers": [1, 1, 1, 1]}
 
+# Files of whole runs: each takes minutes, so that two processes share the work evenly only if these begin.
+LONG = ("test_docs", "test_cli", "test_distributed", "test_training", "test_multirun", "test_resume", "test_train")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the long files begin."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
 
 @pytest.fixture
 def tiny_segmenter() -> Callable[..., Segmenter]:

@@ -107,7 +107,8 @@ def _refuse_another(cfg: DictConfig, folder: Path) -> None:
             "hydra.run.dir, or resume=never, which removes that run"
         ) from error
     wanted = _flat(OmegaConf.to_container(cfg, resolve=True))
-    for key in sorted({*stored, *wanted}):
+    # The option that others take their value from first: seed before data.seed.
+    for key in sorted({*stored, *wanted}, key=lambda key: (key.count("."), key)):
         if key.startswith(MAY_CHANGE) or stored.get(key) == wanted.get(key):
             continue
         raise RunFolderError(

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -30,10 +31,14 @@ def test_bash_reads_it(name: str) -> None:
     subprocess.run(["bash", "-n", str(FOLDER / name)], check=True, timeout=10)
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="needs shellcheck")
+# The one beside the interpreter, where the environment is not activated.
+SHELLCHECK = shutil.which("shellcheck") or shutil.which("shellcheck", path=str(Path(sys.executable).parent))
+
+
+@pytest.mark.skipif(SHELLCHECK is None, reason="needs shellcheck")
 def test_shellcheck_has_nothing_to_say() -> None:
     files = [str(FOLDER / name) for name in [*SCRIPTS, "requeue.sh"]]
-    done = subprocess.run(["shellcheck", "-x", *files], cwd=TOP, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([str(SHELLCHECK), "-x", *files], cwd=TOP, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout
 
 
