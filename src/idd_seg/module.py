@@ -115,6 +115,9 @@ class Distiller(L.LightningModule):
         if world_size() > 1 and len(chosen) < len(weights):
             # DistributedDataParallel waits for the gradients of all parameters, also of those of the terms left out.
             total = total + zero_path(self.parameters())
+        if world_size() > 1 and student.auxiliary is not None:
+            # For the same reason: with ce.auxiliary=0 no term looks at it.
+            total = total + 0.0 * student.auxiliary.sum()
         self._refuse_non_finite(total, raw, batch)
         self._log_terms(total, raw, weighted, weights, len(batch.names))
         return total

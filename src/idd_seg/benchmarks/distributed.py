@@ -80,7 +80,7 @@ def _times(cfg: DictConfig, device: torch.device) -> dict[str, list[float]]:
     student = make(OmegaConf.merge(cfg.student, {"pretrained": False}), "student").to(device).train()
     teacher = FrozenTeacher(make(OmegaConf.merge(cfg.teacher.model, {"pretrained": False}), "teacher")).to(device)
     several = dist.get_world_size() > 1
-    network = DistributedDataParallel(student, find_unused_parameters=True) if several else student
+    network = DistributedDataParallel(student) if several else student
     terms = {scope: _terms(cfg, scope) for scope in SCOPES}
     image = torch.randn(shape.images, 3, SIZE, SIZE).to(device)
     box = torch.tensor([[0.0, 0.0, 1.0, 1.0]], device=device).expand(shape.images, 4)
@@ -103,5 +103,4 @@ def _times(cfg: DictConfig, device: torch.device) -> dict[str, list[float]]:
 def _terms(cfg: DictConfig, scope: str) -> dict[str, Term]:
     nodes: dict[str, Any] = {name: OmegaConf.to_container(cfg.loss[name], resolve=True) for name in ("ce", "kd", "idd")}
     nodes["idd"]["scope"] = scope
-    nodes["ce"]["auxiliary"] = 0.0
     return {name: make(OmegaConf.create(node), f"loss.{name}") for name, node in nodes.items()}
