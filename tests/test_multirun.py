@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from idd_seg import train
+from idd_seg.cli import config_dir
 from tests.helpers import TINY
 from tests.processes import Family, family, needs_proc
 from tests.test_run_folder import HOLD
@@ -186,3 +188,9 @@ def test_a_bug_fails_its_job_alone(ours: Family) -> None:
     assert "Traceback" in result.stderr
     for job in ("0", "1"):
         assert described(ours.folder / "bug" / job, "error") == "RuntimeError: this went wrong on purpose"
+
+
+def test_the_folder_of_a_job_does_not_tell_whether_it_goes_on() -> None:
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        cfg = compose("train", return_hydra_config=True)
+    assert "resume" in cfg.hydra.job.config.override_dirname.exclude_keys
