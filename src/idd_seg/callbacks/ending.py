@@ -16,7 +16,7 @@ class AtTheEnd(L.Callback):
 
     def ended(self, trainer: L.Trainer, module: Distiller) -> None:
         """Do what is to be done; on every rank, while networks are still on their device."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not implement ended")
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not isinstance(pl_module, Distiller):

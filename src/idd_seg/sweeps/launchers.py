@@ -31,7 +31,7 @@ class WrappedLauncher(Launcher):
 
     def make(self, config: DictConfig, task: TaskFunction) -> tuple[Launcher, TaskFunction]:
         """Return the launcher that does the work, and the task as it shall run it."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not implement make")
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.inner, task = self.make(config, task_function)
