@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from idd_seg.losses.cells import Cells
@@ -82,13 +83,27 @@ def _own_products(features: Tensor, vectors: Tensor, index: Tensor) -> Tensor:
     cells = features.flatten(2)
     if dense(features, columns):
         # To all columns by one product, of which the own is kept.
-        kept = torch.bmm(vectors, cells).gather(1, index.clamp(max=columns - 1)[:, None])[:, 0]
+        kept = _all_products(features, vectors).gather(1, index.clamp(max=columns - 1)[:, None])[:, 0]
         return torch.where(index < columns, kept, 0)
     products = features.new_zeros(index.shape)
     for start in range(0, features.shape[1], BLOCK):
         block = slice(start, start + BLOCK)
         products += own_vectors(vectors[..., block], index).mul_(cells[:, block]).sum(1)
     return products
+
+
+def _all_products(features: Tensor, vectors: Tensor) -> Tensor:
+    """Return the products (N, at least k, P) of each cell's feature with the vectors (N, k, C) of all columns."""
+    if features.is_cuda:
+        return torch.bmm(vectors, features.flatten(2))
+    # A product with few rows copies the map first; a grouped 1 x 1 convolution reads it as it lies, unless the number
+    # of its outputs suggests blocks of channels: an odd one does not.
+    n, columns, width = vectors.shape
+    odd = columns + 1 - columns % 2
+    kernels = vectors.new_zeros(n, odd, width)
+    kernels[:, :columns] = vectors
+    stacked = features.contiguous().view(1, n * width, *features.shape[2:])
+    return F.conv2d(stacked, kernels.view(n * odd, width, 1, 1), groups=n).view(n, odd, -1)
 
 
 def _to_features(
