@@ -1,3 +1,29 @@
 """Distilling inter-class distance and position information into small segmentation networks."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import os
+
+    from idd_seg.library import Model
+
 __version__ = "0.1.0"
+
+
+def load(path: str | os.PathLike[str], device: str = "auto") -> Model:
+    """Load a trained student, from a checkpoint of a run or an exported folder; see `idd_seg.library`.
+
+    Nothing in the files is executed. PyTorch is imported by the first call.
+
+    Args:
+        device: `auto` takes a GPU where there is one; or `cpu`, `cuda`, `cuda:1`.
+
+    Raises:
+        CheckpointError: if what lies there is missing, damaged, hostile, or not of this program.
+        ConfigError: if the device can't be used here.
+    """
+    from idd_seg.library import load as load_model
+
+    return load_model(path, device)

@@ -40,8 +40,10 @@ def predict(views: Sequence[View], size: Sequence[int]) -> Tensor:
     return torch.cat([ids.long() for _, ids in class_bands(views, size)], dim=1)
 
 
-def class_bands(views: Sequence[View], size: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-    """Yield (first row, class ids (N, R, W)) from top to bottom.
+def class_bands(
+    views: Sequence[View], size: Sequence[int], rows: tuple[int, int] | None = None
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield (first row, class ids (N, R, W)) from top to bottom; of the picture's `rows` (first, end) alone, if given.
 
     Logits are brought to the picture's pixels bilinearly (as `interpolate` with align_corners=False does for a patch
     that covers the picture). Within a view, overlapping patches are averaged as logits; several views (scales, mirror
@@ -56,9 +58,10 @@ def class_bands(views: Sequence[View], size: Sequence[int]) -> Iterator[tuple[in
     alone = len(views) == 1 and len(views[0]) == 1
     # A GPU takes all classes of a band in one kernel; a core takes one class after the other, within its cache.
     lean = alone and not views[0][0].logits.is_cuda
-    rows = max(1, (PLANE if lean else BLOCK // classes) // (width * images))
-    for top in range(0, height, rows):
-        bottom = min(height, top + rows)
+    each = max(1, (PLANE if lean else BLOCK // classes) // (width * images))
+    first, end = rows or (0, height)
+    for top in range(first, end, each):
+        bottom = min(end, top + each)
         if lean:
             yield top, _highest(_class_planes(views[0][0], top, bottom, width), classes)
         else:

@@ -64,7 +64,7 @@ class Inference:
     def views(self, network: nn.Module, image: Tensor, size: Sequence[int]) -> list[View]:
         """Show (N, 3, H, W) normalised images; the patches' boxes are in pixels of a picture of `size`."""
         mirrors = (False, True) if self.flip else (False,)
-        return [self._view(network, _scaled(image, s), mirror, size) for s, mirror in product(self.scales, mirrors)]
+        return [self._view(network, scaled(image, s), mirror, size) for s, mirror in product(self.scales, mirrors)]
 
     def _view(self, network: nn.Module, image: Tensor, mirror: bool, size: Sequence[int]) -> View:
         height, width = image.shape[-2:]
@@ -98,7 +98,8 @@ def _starts(length: int, window: int, stride: int) -> list[int]:
     return [*range(0, last, stride), last]
 
 
-def _scaled(image: Tensor, scale: float) -> Tensor:
+def scaled(image: Tensor, scale: float) -> Tensor:
+    """Return float images (N, 3, H, W) at another size."""
     if scale == 1:
         return image
     size = [max(1, round(side * scale)) for side in image.shape[-2:]]

@@ -15,7 +15,9 @@ from torch import Tensor
 from idd_seg.losses.cells import Cells
 from idd_seg.losses.grid import no_autocast
 
-DENSE = 48  # columns up to which the indicator is faster
+DENSE = 48  # columns up to which products with all of them, of which each cell keeps its own, are faster
+ADDED = 32  # columns from which on addition cell by cell is faster than a product with the indicator
+WAYS = 4  # sums of a column that grow side by side: cells of one class lie together, and would wait for each other
 BLOCK = 64  # channels that are spread over the cells at a time, so that they stay in the cache
 
 
@@ -50,7 +52,7 @@ class _ClassSums(torch.autograd.Function):
 
 
 def dense(features: Tensor, columns: int) -> bool:
-    """Tell whether a product with an indicator of the classes is the faster way."""
+    """Tell whether products with all columns are the faster way."""
     return features.is_cuda or columns <= DENSE
 
 
@@ -63,15 +65,16 @@ def weighted_sums(features: Tensor, index: Tensor, columns: int, weight: Tensor 
         sums = features.new_zeros(n * (columns + 1), width).index_add_(0, _flat(index, columns), rows)
         return sums.view(n, columns + 1, width)[:, :columns]
     cells = features.flatten(2)
-    if dense(features, columns):
+    if features.is_cuda or columns < ADDED:
         indicator = (index[:, None] == torch.arange(columns, device=index.device)[:, None]).to(features.dtype)
         return torch.bmm(indicator if weight is None else indicator.mul_(weight[:, None]), cells.mT)
-    sums = features.new_zeros(n, width, columns + 1)
+    sums = features.new_zeros(n, width, WAYS * (columns + 1))
+    place = index + (columns + 1) * (torch.arange(index.shape[1], device=index.device) % WAYS)
     for start in range(0, width, BLOCK if weight is not None else width):
         block = slice(start, start + BLOCK if weight is not None else width)
         part = cells[:, block] if weight is None else cells[:, block] * weight[:, None]
-        sums[:, block].scatter_add_(2, index[:, None].expand_as(part), part)
-    return sums[..., :columns].mT.contiguous()
+        sums[:, block].scatter_add_(2, place[:, None].expand_as(part), part)
+    return sums.view(n, width, WAYS, -1).sum(2)[..., :columns].mT.contiguous()
 
 
 def spread(vectors: Tensor, index: Tensor, shape: torch.Size, last: bool) -> Tensor:
