@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from idd_seg.losses.grid import as_float32, resize_like
+from idd_seg.losses.banded import summed_cross_entropy
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term
 from idd_seg.ranks import share_of_mean
@@ -26,8 +25,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, ignore_index: int = 255) ->
     Returns:
         A scalar in float32; exactly zero, with a gradient path, where every pixel is ignored.
     """
-    logits = resize_like(as_float32(logits), labels.shape[-2:])
-    total = F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="sum")
+    total = summed_cross_entropy(logits, labels, ignore_index)
     return share_of_mean(total, (labels != ignore_index).sum())
 
 
