@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from idd_seg.balance import GradientBalance
 from idd_seg.checkpoint import FORMAT, KEY
 from idd_seg.errors import ConfigError, NonFiniteError
+from idd_seg.guard import NonFiniteGuard
 from idd_seg.losses.term import Term
 from idd_seg.metrics import ConfusionMatrix, Scores, scores
 from idd_seg.metrics_file import MetricsFile
@@ -49,6 +50,7 @@ class Distiller(L.LightningModule):
             go on after a stop, see the same.
         card: plain values that checkpoints carry (configuration, class names), so that the student can be rebuilt.
         balance: scales the terms by the size of their gradients; None takes the weights as they are.
+        guard: of losses that are not finite; None ends the run at the first.
 
     Attributes:
         validated: scores on held-out images, by step.
@@ -70,6 +72,7 @@ class Distiller(L.LightningModule):
         seed: int = 0,
         card: Mapping[str, Any] | None = None,
         balance: GradientBalance | None = None,
+        guard: NonFiniteGuard | None = None,
     ) -> None:
         super().__init__()
         check_terms(terms, has_teacher=teacher is not None)
@@ -83,6 +86,7 @@ class Distiller(L.LightningModule):
             if teacher is not None:
                 with naming(name):
                     term.bind(student.channels, teacher.channels)
+        self.guard = guard or NonFiniteGuard()
         self.balance = balance
         if balance is not None:
             balance.bind(terms)
@@ -98,11 +102,17 @@ class Distiller(L.LightningModule):
             if isinstance(logger, MetricsFile):
                 logger.go_on(self.global_step)
 
+    def on_train_end(self) -> None:
+        self.guard.settle()
+
+    def on_validation_start(self) -> None:
+        self.guard.settle()
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # The batches of a training are counted through: see TrainingSampler.
         torch.manual_seed(mix(self.seed, batch_idx, self.global_rank))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         weights = {name: term.weight_at(self.global_step) for name, term in self.each_term().items()}
         chosen = {name: term for name, term in self.each_term().items() if weights[name] > 0}
         if not chosen:
@@ -118,9 +128,16 @@ class Distiller(L.LightningModule):
         if world_size() > 1 and student.auxiliary is not None:
             # For the same reason: with ce.auxiliary=0 no term looks at it.
             total = total + 0.0 * student.auxiliary.sum()
-        self._refuse_non_finite(total, raw, batch)
-        self._log_terms(total, raw, weighted, weights, len(batch.names))
+        if not self.guard.usable(total, raw, batch.names, self.global_step):
+            return None
+        # Every value that is logged is a few launches on a GPU; the first step's is for whoever waits at a terminal.
+        if self._logs_now() or self.global_step == 0:
+            self._log_terms(total, raw, weighted, weights, len(batch.names))
         return total
+
+    def _logs_now(self) -> bool:
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return (self.global_step + 1) % every == 0
 
     def _ask_teacher(self, batch: Batch) -> Outputs | None:
         return None if self.teacher is None else self.teacher(batch.image)
@@ -144,17 +161,6 @@ class Distiller(L.LightningModule):
     def _balanced(self, name: str) -> Tensor | float:
         return 1.0 if self.balance is None else self.balance.factor(name)
 
-    def _refuse_non_finite(self, total: Tensor, raw: Mapping[str, Tensor], batch: Batch) -> None:
-        if torch.isfinite(total):
-            return
-        bad = [f"{name} = {float(value.detach())}" for name, value in raw.items() if not torch.isfinite(value)]
-        raise NonFiniteError(
-            f"the loss is not finite at step {self.global_step}: {', '.join(bad) or 'their sum'}; "
-            f"batch: {', '.join(batch.names)}. The optimizer took no step on it; checkpoints of earlier validations, "
-            "whose logits were finite, are untouched. A lower learning rate (optimizer.lr), a lower weight of the "
-            "term, or float32 (trainer.precision=32-true) may help."
-        )
-
     def _log_terms(
         self,
         total: Tensor,
@@ -163,13 +169,9 @@ class Distiller(L.LightningModule):
         weights: Mapping[str, float],
         batch_size: int,
     ) -> None:
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        due = (self.global_step + 1) % every == 0
-        if due and world_size() > 1:
+        if world_size() > 1:
             total, raw, weighted = _mean_over_ranks(total, raw, weighted)
         self.log("train/loss", total.detach(), prog_bar=True, batch_size=batch_size)
-        if not due:
-            return
         values: dict[str, Tensor | float] = {}
         for name, term in self.each_term().items():
             # What is not logged any more would be repeated until the epoch ends.
@@ -220,11 +222,14 @@ class Distiller(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.guard.settle()
         source = {} if self.teacher is None else self.teacher.source
         validated = {step: asdict(found) for step, found in self.validated.items()}
-        checkpoint[KEY] = {**self.card, "format": FORMAT, "teacher": source, "validated": validated}
+        state = {"teacher": source, "validated": validated, "skipped": self.guard.skipped}
+        checkpoint[KEY] = {**self.card, "format": FORMAT, **state}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.guard.skipped = checkpoint[KEY].get("skipped", 0)
         stored = checkpoint[KEY].get("validated", {})
         self.validated = {int(step): Scores(**plain) for step, plain in stored.items()}
 

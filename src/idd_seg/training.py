@@ -23,9 +23,11 @@ from idd_seg.checkpoint import read_checkpoint
 from idd_seg.data.base import SegmentationDataModule
 from idd_seg.errors import ConfigError
 from idd_seg.group import Joined
+from idd_seg.guard import NonFiniteGuard
 from idd_seg.loggers import close_wandb
 from idd_seg.losses.term import Term
 from idd_seg.models.segmenter import count_parameters
+from idd_seg.models.speed import Speed
 from idd_seg.models.sync_norm import synchronise
 from idd_seg.models.teacher import FrozenTeacher
 from idd_seg.module import Distiller
@@ -52,6 +54,9 @@ def train(cfg: DictConfig, place: Place | None = None) -> float:
     teacher = build.load_teacher(cfg.teacher.checkpoint, cfg, data) if _needing(terms) else None
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     module = _distiller(cfg, data, terms, teacher)
+    speed: Speed = build.make(cfg.speed, "speed")
+    speed.set_up()
+    speed.prepare(module.student, teacher, _device(cfg))
     if place is not None and cfg.trainer.get("sync_batchnorm"):
         synchronise(module.student)
         synchronise(module.terms)
@@ -78,6 +83,12 @@ def train(cfg: DictConfig, place: Place | None = None) -> float:
         if (folder := close_wandb()) and trainer.is_global_zero:
             print(f"wandb: offline; to upload: wandb sync {folder}")
     return _finish(cfg, module, data, time.perf_counter() - start)
+
+
+def _device(cfg: DictConfig) -> torch.device:
+    """Return the kind of device that the trainer will choose."""
+    on_gpu = cfg.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return torch.device("cuda" if on_gpu else "cpu")
 
 
 def checked_data(cfg: DictConfig) -> SegmentationDataModule:
@@ -205,6 +216,7 @@ def _distiller(
         cfg.seed,
         card,
         None if cfg.balance is None else build.make(cfg.balance, "balance"),
+        NonFiniteGuard(cfg.skip_non_finite),
     )
 
 

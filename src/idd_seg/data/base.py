@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from idd_seg.data.augment import Augmentation
 from idd_seg.data.cache import CachedSource
 from idd_seg.data.dataset import EpochSampler, Sample, SegmentationDataset, TrainingSampler, collate
+from idd_seg.data.feed import Feed
 from idd_seg.data.labels import ColourMap, LabelMap, ToClasses
 from idd_seg.data.ram import shared_folder
 from idd_seg.data.reading import MASKS
@@ -108,6 +109,7 @@ class SegmentationDataModule(L.LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers, self.seed = num_workers, seed
         self.datasets: dict[str, SegmentationDataset] = {}
+        self.feed: Feed | None = None  # of the training in progress
 
     def make_source(self, split: str) -> Source:
         """Return the items of one of `splits`."""
@@ -177,13 +179,14 @@ class SegmentationDataModule(L.LightningDataModule):
             worker_init_fn=_quiet_worker,
         )
 
-    def train_dataloader(self) -> DataLoader[Sample]:
+    def train_dataloader(self) -> DataLoader[Sample] | Feed:
         """Load the batches of the whole training, from where it stands; outside of a trainer, of one epoch."""
         if self.trainer is None:
             return self.loader("train", shuffle=True)
         done: int = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
         end = self.trainer.max_steps * self.trainer.accumulate_grad_batches
-        return self.loader("train", shuffle=True, part=(done, end))
+        self.feed = Feed(self.loader("train", shuffle=True, part=(done, end)), self.trainer.strategy.root_device)
+        return self.feed
 
     def val_dataloader(self) -> DataLoader[Sample]:
         return self.loader("val")
