@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 
@@ -19,12 +20,30 @@ class Batch:
             photograph. Left and right are exchanged where the picture was mirrored; a value below 0 or above 1
             means padding beyond the photograph.
         names: N names (paths, or recipes of generated scenes) for messages and files.
+        views: N numbers of what the images show; of the same number every pixel is the same, at every step of the
+            run. None where every step shows something new.
+        colours: (N, 4) float32, factors of brightness, contrast and saturation and the turn of the hue, that the
+            device applies; None where the colours are as they are to be.
     """
 
     image: Tensor
     label: Tensor
     box: Tensor
     names: list[str]
+    views: list[int] | None = None
+    colours: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device; a GPU copies in its own time what lies in pinned memory."""
+        return self._each(lambda x: x.to(device, non_blocking=device.type == "cuda"))
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in memory that a GPU can copy from by itself."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        colours = None if self.colours is None else change(self.colours)
+        return replace(self, image=change(self.image), label=change(self.label), box=change(self.box), colours=colours)
 
 
 @dataclass

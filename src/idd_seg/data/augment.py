@@ -10,6 +10,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from idd_seg.data.jitter import ColourJitter
 from idd_seg.data.source import UInt8
 from idd_seg.errors import ConfigError
 
@@ -50,6 +51,7 @@ class Augmentation:
         photometric: albumentations transforms that keep every pixel in its place.
         cat_max_ratio: largest share that one class may have of a crop's labelled pixels; up to `TRIES` crops are
             drawn, and the last one is taken. 1 takes the first.
+        on_device: change the colours on the device, not in the loader; `photometric` must then be colour jitter.
 
     Raises:
         ConfigError: for a value out of range.
@@ -62,6 +64,7 @@ class Augmentation:
         flip: float = 0.0,
         photometric: Sequence[Any] | None = None,
         cat_max_ratio: float = 1.0,
+        on_device: bool = False,
     ) -> None:
         if crop is not None and (len(crop) != 2 or min(crop) < 1):
             raise ConfigError(f"data.augment.crop must be [height, width] in pixels or null, got {list(crop)}")
@@ -74,7 +77,14 @@ class Augmentation:
         self.cat_max_ratio = float(cat_max_ratio)
         self.crop = None if crop is None else (int(crop[0]), int(crop[1]))
         self.scale, self.flip = (float(scale[0]), float(scale[1])), float(flip)
-        self.photometric = _compose(photometric) if photometric else None
+        self.jitter = ColourJitter.like(photometric) if on_device else None
+        self.photometric = _compose(photometric) if photometric and not on_device else None
+
+    @property
+    def random(self) -> bool:
+        """Tell whether two epochs show a photograph differently."""
+        changes = self.crop, self.photometric, self.jitter
+        return any(x is not None for x in changes) or self.scale[0] < self.scale[1] or 0 < self.flip < 1
 
     def window(
         self, rng: Generator, height: int, width: int, image_scale: float, share: Callable[[Window], float]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,6 +18,7 @@ from idd_seg.data.augment import Augmentation
 from idd_seg.data.cache import CachedSource
 from idd_seg.data.dataset import EpochSampler, Sample, SegmentationDataset, TrainingSampler, collate
 from idd_seg.data.feed import Feed
+from idd_seg.data.jitter import recoloured
 from idd_seg.data.labels import ColourMap, LabelMap, ToClasses
 from idd_seg.data.ram import shared_folder
 from idd_seg.data.reading import MASKS
@@ -42,6 +44,7 @@ class SegmentationDataModule(L.LightningDataModule):
         image_scale: size of the images that the network sees, relative to the files; labels are judged at full size.
         cache: `none`; `disk` keeps decoded pictures in `cache_dir`; `ram` in memory, for the length of the run.
         counts: number of items of each complete split, for `prepare`.
+        frozen_epochs: number of epochs after which the augmentation is repeated; None draws anew in each.
         num_workers: loader processes; 0 loads in the training process.
         seed: samples and their order depend on (seed, epoch, index) alone, whatever the number of workers.
 
@@ -74,6 +77,7 @@ class SegmentationDataModule(L.LightningDataModule):
         cache: str = "none",
         cache_dir: str | None = None,
         counts: Mapping[str, int] | None = None,
+        frozen_epochs: int | None = None,
     ) -> None:
         super().__init__()
         if not len(class_names) == len(palette) == num_classes:
@@ -105,6 +109,9 @@ class SegmentationDataModule(L.LightningDataModule):
         else:
             self.labels = ColourMap(self.palette, ignore_index, ignored_colours)
         self.augment: Augmentation | None = augment or Augmentation()
+        if frozen_epochs is not None and (not isinstance(frozen_epochs, int) or frozen_epochs < 1):
+            raise ConfigError(f"data.frozen_epochs must be a number of epochs >= 1 or null, got '{frozen_epochs}'")
+        self.frozen_epochs = frozen_epochs
         self.image_scale = image_scale
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers, self.seed = num_workers, seed
@@ -132,6 +139,7 @@ class SegmentationDataModule(L.LightningDataModule):
                 self.image_scale,
                 self.augment if split == "train" else None,
                 [round(255 * float(m)) for m in self.mean],
+                self.frozen_epochs,
             )
         return self.datasets[split]
 
@@ -207,8 +215,7 @@ class SegmentationDataModule(L.LightningDataModule):
 
     def on_device(self, batch: Batch, device: torch.device) -> Batch:
         """Move a loader's batch to a device and normalise it there, outside a Trainer."""
-        moved = Batch(batch.image.to(device), batch.label.to(device), batch.box.to(device), batch.names)
-        return self.on_after_batch_transfer(moved, 0)
+        return self.on_after_batch_transfer(batch.to(device), 0)
 
     def one(self, split: str, index: int, device: torch.device) -> tuple[Sample, Batch]:
         """Return a sample of a split as it is, and as a normalised batch of one."""
@@ -217,7 +224,8 @@ class SegmentationDataModule(L.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Normalise on the device: a quarter of the bytes cross the bus, and no worker spends time on it."""
-        return Batch(self.normalise(batch.image), batch.label.long(), batch.box, batch.names)
+        image = batch.image if batch.colours is None else recoloured(batch.image, batch.colours)
+        return replace(batch, image=self.normalise(image), label=batch.label.long(), colours=None)
 
 
 def _quiet_worker(worker: int) -> None:

@@ -30,6 +30,8 @@ class Sample(NamedTuple):
     label: Tensor
     box: Tensor
     name: str
+    view: int | None = None
+    colours: Tensor | None = None
 
 
 class SegmentationDataset(Dataset[Sample]):
@@ -40,6 +42,7 @@ class SegmentationDataset(Dataset[Sample]):
         augmentation: None shows whole photographs, and labels in their original size.
         image_scale: size of the images that the network sees, relative to the files.
         fill: RGB of the padding.
+        frozen_epochs: number of epochs after which the augmentation is repeated; None draws anew in each.
     """
 
     def __init__(
@@ -51,15 +54,24 @@ class SegmentationDataset(Dataset[Sample]):
         image_scale: float = 1.0,
         augmentation: Augmentation | None = None,
         fill: Sequence[int] = (124, 116, 104),
+        frozen_epochs: int | None = None,
     ) -> None:
         self.source, self.labels, self.ignore_index, self.seed = source, labels, ignore_index, seed
         self.image_scale, self.augmentation, self.fill = image_scale, augmentation, fill
+        self.frozen_epochs = 1 if augmentation is not None and not augmentation.random else frozen_epochs
+
+    @property
+    def views(self) -> int | None:
+        """How many different pictures a training shows; None if there is no end to them."""
+        return None if self.frozen_epochs is None else self.frozen_epochs * len(self)
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, key: Key) -> Sample:
         epoch, index = key
+        if self.frozen_epochs is not None:
+            epoch %= self.frozen_epochs
         item = self.source[index]
         height, width = item.image.shape[:2]
         if self.augmentation is None:
@@ -69,9 +81,11 @@ class SegmentationDataset(Dataset[Sample]):
                 label = self.labels(item.label, item.name)
             picture = place(cut(item.image, window, cv2.INTER_LINEAR), window, self.fill)
             return _sample(picture, label, window.box(height, width), item.name)
-        return self._augmented(item, self.augmentation, np.random.default_rng([self.seed, epoch, index]))
+        rng = np.random.default_rng([self.seed, epoch, index])
+        view = None if self.frozen_epochs is None else epoch * len(self) + index
+        return self._augmented(item, self.augmentation, rng, view)
 
-    def _augmented(self, item: Item, augmentation: Augmentation, rng: np.random.Generator) -> Sample:
+    def _augmented(self, item: Item, augmentation: Augmentation, rng: np.random.Generator, view: int | None) -> Sample:
         if item.label is None:
             raise DataError(f"{item.name}: it has no label, and can't be trained on")
         height, width = item.image.shape[:2]
@@ -81,7 +95,9 @@ class SegmentationDataset(Dataset[Sample]):
         # Mapped after the cut, so that no other pixel is touched; INTER_NEAREST would lean to the left.
         label = self.labels(cut(item.label, window, cv2.INTER_NEAREST_EXACT), item.name)
         picture, label = place(part, window, self.fill), place(label, window, [self.ignore_index])
-        return _sample(picture, label, window.box(height, width), item.name)
+        sample = _sample(picture, label, window.box(height, width), item.name)
+        colours = None if augmentation.jitter is None else torch.from_numpy(augmentation.jitter.draw(rng))
+        return sample._replace(view=view, colours=colours)
 
     def _largest_share(self, label: UInt8, name: str, window: Window) -> float:
         part = label[window.top : window.top + window.height, window.left : window.left + window.width]
@@ -108,7 +124,11 @@ def collate(samples: Sequence[Sample]) -> Batch:
             "set data.eval_batch_size=1, or data.augment.crop for training"
         )
     images, labels, boxes = (default_collate([s[i] for s in samples]) for i in range(3))
-    return Batch(images, labels, boxes, [s.name for s in samples])
+    views = [s.view for s in samples if s.view is not None]
+    colours = [s.colours for s in samples if s.colours is not None]
+    return Batch(
+        images, labels, boxes, [s.name for s in samples], views or None, torch.stack(colours) if colours else None
+    )
 
 
 class EpochSampler(Sampler[Key]):

@@ -46,9 +46,10 @@ class Feed:
 
     def _moved(self, batch: Batch, stream: torch.cuda.Stream) -> Batch:
         with torch.cuda.stream(stream):
-            tensors = [x.to(self.device, non_blocking=True) for x in (batch.image, batch.label, batch.box)]
+            moved = batch.to(self.device)
         current = torch.cuda.current_stream(self.device)
         current.wait_stream(stream)
-        for tensor in tensors:
-            tensor.record_stream(current)  # its memory is not given away before the step has used it
-        return Batch(tensors[0], tensors[1], tensors[2], batch.names)
+        for tensor in (moved.image, moved.label, moved.box, moved.colours):
+            if tensor is not None:
+                tensor.record_stream(current)  # its memory is not given away before the step has used it
+        return moved
