@@ -10,9 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import segmentation_models_pytorch as smp
 from PIL import Image
+from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
 from tests.helpers import TINY, run
+from tests.models.foreign.networks import cirkd, mmseg, save, segformer
 
 TOP = Path(__file__).parents[1]
 PAGES = sorted([TOP / "README.md", TOP / "CONTRIBUTING.md", *(TOP / "docs").glob("*.md")])
@@ -83,7 +86,21 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         loss = ["loss=[ce,kd]"] if name == "student" else ["loss=ce"]
         result = run("train", *TINY, *loss, f"hydra.run.dir=outputs/demo/{name}", cwd=folder)
         assert result.returncode == 0, result.stderr
+    foreign_files(folder)
     return folder
+
+
+def foreign_files(folder: Path) -> None:
+    """Small networks of other projects, in the files that docs/teachers.md names; as `shrink` describes them."""
+    save(cirkd("aspp", 21), folder / "deeplabv3_resnet101_voc.pth")
+    save(mmseg("psp", 21), folder / "pspnet_r101_voc.pth")
+    save(mmseg("aspp", 19), folder / "deeplabv3_r101_cityscapes.pth")
+    save(lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=21), folder / "deeplabv3_voc.pth")
+    save(smp.Unet("resnet18", encoder_weights=None, classes=21), folder / "unet_voc.pth")
+    segformer(21).save_pretrained(folder / "segformer_voc")
+    arguments = ["teacher=mmseg_pspnet_r101", *FOREIGN["mmseg"], "checkpoint=pspnet_r101_voc.pth", "data=voc"]
+    result = run("import_checkpoint", *arguments, "out=pspnet_voc.safetensors", cwd=folder)
+    assert result.returncode == 0, result.stderr
 
 
 def picture(folder: Path, mode: str, suffix: str, first: int = 0) -> None:
@@ -94,6 +111,24 @@ def picture(folder: Path, mode: str, suffix: str, first: int = 0) -> None:
         ).save(folder / f"{i}{suffix}")
 
 
+DEPTH = ("teacher.model.depth=18", "teacher.model.base=8", "teacher.model.width=16")
+# By how the names of the teachers begin: what makes them small.
+FOREIGN = {
+    "cirkd": DEPTH,
+    "mmseg": DEPTH,
+    "torchvision": ("teacher.model.name=lraspp_mobilenet_v3_large",),
+    "smp": ("teacher.model.encoder=resnet18",),
+    "huggingface": (),
+    "imported": (),
+}
+
+
+def foreign(words: list[str]) -> tuple[str, ...] | None:
+    """Return what makes the chosen teacher small, if it is one from elsewhere."""
+    kind = next((word.removeprefix("teacher=").split("_")[0] for word in words if word.startswith("teacher=")), "")
+    return FOREIGN.get(kind)
+
+
 def shrink(command: str) -> list[str]:
     """Keep what a command chooses, and make it small enough for a test."""
     words = [word for word in shlex.split(command)[3:] if not word.startswith("trainer.max_steps=")]
@@ -101,7 +136,10 @@ def shrink(command: str) -> list[str]:
     small = ["trainer.max_steps=2", "data.batch_size=2", "data.num_workers=0"]
     real = any(word.startswith(("data=", "experiment=")) for word in words)
     small += ["data.augment.crop=[40,40]", "pretrained=false", "data.image_scale=1"] if real else list(TINY[:3])
-    if "teacher=none" not in words:
+    if (smaller := foreign(words)) is not None:
+        small += smaller
+        chosen -= {option.split("=")[0] for option in smaller}
+    elif "teacher=none" not in words:
         small += ["teacher.training.max_steps=2", "teacher.checkpoint=auto", "teacher.training.pretrained=false"]
     return words + [option for option in small if option.split("=")[0] not in chosen - {"teacher.checkpoint"}]
 
@@ -112,6 +150,8 @@ SLOW = {
     "python -m idd_seg.benchmark losses",
     "python -m idd_seg.train experiment=cityscapes_psp_r18_idd",
     *(command for command in PROGRAM if "hydra/sweeper=optuna" in command),
+    # Ten seconds each; test_foreign_teachers.py trains with each kind on generated scenes.
+    *(command for command in PROGRAM if foreign(command.split()) and ".train " in command and "cirkd" not in command),
 }
 
 
@@ -124,7 +164,10 @@ def test_command(command: str, place: Path) -> None:
         "compare": ["probe_steps=2"],
         "prepare": [*(["fetch=false"] if "fetch=false" not in words else []), "data.counts=null", "workers=1"],
         "benchmark": ["repeats=1", "loss=[ce,idd]"],
+        "import_checkpoint": [*(foreign(words) or ())],
     }
+    if module == "import_checkpoint":
+        next(place / word.removeprefix("out=") for word in words if word.startswith("out=")).unlink()
     arguments = [*words, *more.get(module, [])] if plain else shrink(command)
     roots = {f"IDD_SEG_{name.upper()}": str(place / name) for name in ("voc", "camvid", "cityscapes")}
     env = {**roots, "HOME": str(place), "WANDB_API_KEY": "", "NETRC": os.devnull}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import os
-
     from idd_seg.library import Model
 
 __version__ = "0.1.0"
@@ -24,6 +23,8 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Model:
         CheckpointError: if what lies there is missing, damaged, hostile, or not of this program.
         ConfigError: if the device can't be used here.
     """
+    # albumentations, which comes along with the data sets, would ask the network for a newer version of itself.
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     from idd_seg.library import load as load_model
 
     return load_model(path, device)

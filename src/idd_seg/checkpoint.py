@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from idd_seg.errors import CheckpointError
-from idd_seg.models.weights import check_weight_path, read_weights
+from idd_seg.models.weights import check_weight_path, file_hash, read_weights
 
 KEY = "idd_seg"  # our own entry in a Lightning checkpoint
 FORMAT = 1
@@ -94,12 +93,3 @@ def read_checkpoint(path: Path | str) -> Saved:
     if card.get("format") != FORMAT:
         raise CheckpointError(f"'{found}' has format {card.get('format')}; this program reads format {FORMAT}")
     return Saved(found, weights, card, file_hash(found))
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

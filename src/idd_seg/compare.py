@@ -31,6 +31,11 @@ def main(cfg: DictConfig) -> None:
     newest = list(saved.values())[-1]
     noted = newest.card.get("teacher", {})
     teacher = noted.get("path") if cfg.teacher == "auto" else cfg.teacher
+    if cfg.teacher == "auto" and noted.get("network"):
+        print(
+            f"teacher: '{teacher}' is a network from elsewhere, and is left out: networks of this program are compared"
+        )
+        teacher = None
     if teacher:
         saved = {"teacher": read_checkpoint(teacher), **saved}
     if teacher and cfg.teacher == "auto" and saved["teacher"].sha256 != noted.get("sha256"):

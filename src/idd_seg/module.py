@@ -22,6 +22,7 @@ from idd_seg.models.segmenter import Segmenter
 from idd_seg.models.teacher import FrozenTeacher
 from idd_seg.objective import check_run, check_terms, naming, nothing_left, zero_path
 from idd_seg.ranks import sum_over_ranks, world_size
+from idd_seg.teacher_cache import TeacherCache
 from idd_seg.types import Batch, Outputs
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -50,6 +51,7 @@ class Distiller(L.LightningModule):
             go on after a stop, see the same.
         card: plain values that checkpoints carry (configuration, class names), so that the student can be rebuilt.
         balance: scales the terms by the size of their gradients; None takes the weights as they are.
+        teacher_cache: keeps the teacher's outputs for pictures that come again; None asks the teacher at every step.
         guard: of losses that are not finite; None ends the run at the first.
 
     Attributes:
@@ -73,6 +75,7 @@ class Distiller(L.LightningModule):
         card: Mapping[str, Any] | None = None,
         balance: GradientBalance | None = None,
         guard: NonFiniteGuard | None = None,
+        teacher_cache: TeacherCache | None = None,
     ) -> None:
         super().__init__()
         check_terms(terms, has_teacher=teacher is not None)
@@ -87,6 +90,7 @@ class Distiller(L.LightningModule):
                 with naming(name):
                     term.bind(student.channels, teacher.channels)
         self.guard = guard or NonFiniteGuard()
+        self.teacher_cache = teacher_cache
         self.balance = balance
         if balance is not None:
             balance.bind(terms)
@@ -118,7 +122,8 @@ class Distiller(L.LightningModule):
         if not chosen:
             nothing_left(weights, self.global_step)
         student = self.student(batch.image)
-        teacher = self._ask_teacher(batch) if any(term.needs_teacher for term in chosen.values()) else None
+        needed = any(term.needs_teacher for term in chosen.values())
+        teacher = self._ask_teacher(batch, self.teacher_cache) if needed else None
         raw = self._compare(chosen, student, teacher, batch)
         weighted = {name: weights[name] * self._balanced(name) * value for name, value in raw.items()}
         total = torch.stack(list(weighted.values())).sum()
@@ -139,8 +144,13 @@ class Distiller(L.LightningModule):
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         return (self.global_step + 1) % every == 0
 
-    def _ask_teacher(self, batch: Batch) -> Outputs | None:
-        return None if self.teacher is None else self.teacher(batch.image)
+    def _ask_teacher(self, batch: Batch, cache: TeacherCache | None = None) -> Outputs | None:
+        if self.teacher is None:
+            return None
+        if cache is not None:
+            return cache.ask(self.teacher, batch)
+        outputs: Outputs = self.teacher(batch.image)
+        return outputs
 
     def _compare(
         self, terms: Mapping[str, Term], student: Outputs, teacher: Outputs | None, batch: Batch
@@ -183,6 +193,8 @@ class Distiller(L.LightningModule):
                 # A copy: the averages themselves move on.
                 values[f"train/{name}_gradient"] = self.balance.norm(name).clone()
                 values[f"train/{name}_factor"] = self.balance.factor(name)
+        if self.teacher_cache is not None:
+            values["train/teacher_cached"] = self.teacher_cache.share()
         values["train/lr"] = torch.tensor(self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
         self.log_dict(values, batch_size=batch_size)
 

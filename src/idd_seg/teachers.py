@@ -13,6 +13,7 @@ from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from idd_seg.errors import ConfigError
+from idd_seg.foreign import is_foreign
 
 AUTO = "auto"
 RECIPE_VERSION = 1  # raised when a change of code makes kept teachers stale
@@ -29,6 +30,12 @@ def find_teacher(cfg: DictConfig, train: Callable[[DictConfig], Any]) -> str:
         ConfigError: if the teacher has no checkpoint; says how to get one.
     """
     checkpoint = cfg.teacher.checkpoint
+    if is_foreign(cfg.teacher):
+        return _foreign(cfg.teacher.name, checkpoint)
+    if checkpoint == AUTO and cfg.teacher.get("class_map") is not None:
+        raise ConfigError(
+            "teacher.checkpoint=auto trains a teacher of the data's own classes; leave teacher.class_map out"
+        )
     if checkpoint is None:
         name, data = cfg.teacher.name, cfg.data.name
         raise ConfigError(
@@ -37,6 +44,19 @@ def find_teacher(cfg: DictConfig, train: Callable[[DictConfig], Any]) -> str:
             "teacher.checkpoint=PATH. Or teacher.checkpoint=auto trains it now and keeps it"
         )
     return str(checkpoint) if checkpoint != AUTO else str(_kept(cfg, train))
+
+
+def _foreign(name: str, checkpoint: str | None) -> str:
+    if checkpoint == AUTO:
+        raise ConfigError(
+            f"teacher.checkpoint=auto: teacher={name} was trained elsewhere and can't be trained here; "
+            "give its file with teacher.checkpoint=PATH"
+        )
+    if checkpoint is None:
+        raise ConfigError(
+            f"teacher.checkpoint is not set. Give the file of teacher={name} with teacher.checkpoint=PATH"
+        )
+    return str(checkpoint)
 
 
 def teacher_config(cfg: DictConfig) -> DictConfig:

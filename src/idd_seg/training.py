@@ -34,6 +34,7 @@ from idd_seg.module import Distiller
 from idd_seg.place import Place
 from idd_seg.run_folder import write_json
 from idd_seg.tables import class_table
+from idd_seg.teacher_cache import TeacherCache
 
 
 def train(cfg: DictConfig, place: Place | None = None) -> float:
@@ -217,7 +218,21 @@ def _distiller(
         card,
         None if cfg.balance is None else build.make(cfg.balance, "balance"),
         NonFiniteGuard(cfg.skip_non_finite),
+        None if cfg.teacher_cache is None or teacher is None else _teacher_cache(cfg, data, terms, teacher),
     )
+
+
+def _teacher_cache(
+    cfg: DictConfig, data: SegmentationDataModule, terms: dict[str, Term], teacher: FrozenTeacher
+) -> TeacherCache:
+    cache: TeacherCache = build.make(cfg.teacher_cache, "teacher_cache")
+    # What a picture and an output depend on; how they are loaded changes neither.
+    loading = ("batch_size", "eval_batch_size", "num_workers", "cache", "cache_dir", "recipe", "counts")
+    shown = {k: v for k, v in OmegaConf.to_container(cfg.data, resolve=True).items() if k not in loading}  # type: ignore[union-attr]
+    speed = OmegaConf.to_container(cfg.speed, resolve=True)
+    identity = {"teacher": teacher.source, "data": shown, "speed": speed, "precision": cfg.trainer.precision}
+    cache.bind(identity, data.dataset("train").views, [name for term in terms.values() for name in term.teacher_maps])
+    return cache
 
 
 def _validate_the_end(trainer: L.Trainer, module: Distiller, data: SegmentationDataModule, run_dir: Path) -> None:

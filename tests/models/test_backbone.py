@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from idd_seg.errors import CheckpointError, ConfigError
-from idd_seg.models import backbone
+from idd_seg.models import hub, imagenet
 from idd_seg.models.backbone import Backbone
 
 DEEP = {"stem_type": "deep", "stem_width": 64}
@@ -50,8 +50,10 @@ def test_an_unknown_stride_is_refused(stride: int) -> None:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("vit_tiny_patch16_224", {}),  # has no dilated form
-        ("vgg11", {}),
+        ("vit_tiny_patch16_224", {}),  # three levels of one stride
+        ("levit_128", {}),  # three levels
+        ("hiera_tiny_224", {}),  # pictures of one size
+        ("inception_v3", {}),  # none below 75 pixels
         ("resnet18", {"no_such_option": 1}),
         ("mobilenetv2_100", {"no_such_option": 1}),
         ("resnet18", {"layers": [1, 1]}),
@@ -70,16 +72,16 @@ def test_what_timm_cannot_build_is_refused_with_a_reason(name: str, options: dic
 
 
 def test_without_cache_and_hub_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backbone, "_hub_answers", lambda: False)
-    monkeypatch.setattr(backbone, "_cached_weights", lambda name: None)
+    monkeypatch.setattr(hub, "answers", lambda: False)
+    monkeypatch.setattr(imagenet, "_cached_weights", lambda name: None)
     with pytest.raises(CheckpointError, match=r"'resnet18'.*student\.weights=PATH.*pretrained=false"):
         Backbone("resnet18", pretrained=True)
 
 
 def test_weights_in_the_cache_need_no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     save_file(random_weights("resnet18"), tmp_path / "model.safetensors")
-    monkeypatch.setattr(backbone, "_hub_answers", lambda: pytest.fail("the hub was asked"))
-    monkeypatch.setattr(backbone, "_cached_weights", lambda name: str(tmp_path / "model.safetensors"))
+    monkeypatch.setattr(hub, "answers", lambda: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(imagenet, "_cached_weights", lambda name: str(tmp_path / "model.safetensors"))
     assert_loaded(Backbone("resnet18", pretrained=True).net, random_weights("resnet18"))
 
 
@@ -94,11 +96,11 @@ def test_the_hub_is_asked_once_and_briefly(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
-        assert backbone._hub_answers()
+        assert hub.answers()
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-        assert not backbone._hub_answers()
+        assert not hub.answers()
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    assert not backbone._hub_answers()
+    assert not hub.answers()
 
 
 # Weights from a file
@@ -124,7 +126,7 @@ def test_a_local_file_in_the_home_folder_is_found(tmp_path: Path, monkeypatch: p
 
 
 def test_a_local_file_goes_before_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backbone, "_hub_answers", lambda: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(hub, "answers", lambda: pytest.fail("the hub was asked"))
     torch.save(random_weights("resnet18"), tmp_path / "weights.pth")
     net = Backbone("resnet18", pretrained=True, weights=str(tmp_path / "weights.pth")).net
     assert_loaded(net, random_weights("resnet18"))

@@ -14,11 +14,26 @@ from torch import nn
 from idd_seg.errors import ConfigError
 from idd_seg.models.backbone import Backbone
 from idd_seg.models.heads.aspp import ASPPHead
+from idd_seg.models.heads.deeplabv3plus import DeepLabV3PlusHead
+from idd_seg.models.heads.fcn import FCNHead
+from idd_seg.models.heads.lraspp import LRASPPHead
 from idd_seg.models.heads.psp import PSPHead
+from idd_seg.models.heads.segformer import SegFormerHead
+from idd_seg.models.heads.upernet import UPerNetHead
 from idd_seg.models.segmenter import Segmenter, count_parameters
 from tests.conftest import TINY
 
-HEADS = {"psp": PSPHead, "aspp": partial(ASPPHead, width=24)}
+HEADS: dict[str, Callable[..., nn.Module]] = {
+    "psp": PSPHead,
+    "aspp": partial(ASPPHead, width=24),
+    "deeplabv3plus": partial(DeepLabV3PlusHead, width=24, low_width=6),
+    "fcn": FCNHead,
+    "lraspp": partial(LRASPPHead, width=24),
+    "segformer": partial(SegFormerHead, width=24),
+    "upernet": partial(UPerNetHead, width=24),
+}
+# Levels whose grid the head's map has, where it is not the last.
+GRIDS = {"deeplabv3plus": 0, "lraspp": 1, "segformer": 0, "upernet": 0}
 BACKBONES: dict[str, dict[str, Any]] = {
     "resnet 8": {"backbone": "resnet18", "options": TINY},
     "resnet 16": {"backbone": "resnet18", "options": TINY, "output_stride": 16},
@@ -37,8 +52,8 @@ def build(head: str, backbone: str, **changes: Any) -> Segmenter:
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_maps_have_the_names_widths_and_strides_that_are_announced(head: str, backbone: str) -> None:
     network = build(head, backbone).eval()
-    stride = BACKBONES[backbone].get("output_stride", 8)
-    assert network.backbone.strides[-1] == stride
+    assert network.backbone.strides[-1] == BACKBONES[backbone].get("output_stride", 8)
+    stride = network.backbone.strides[GRIDS.get(head, -1)]
     assert list(network.channels) == ["stage1", "stage2", "stage3", "stage4", "head"]
     strides = dict(zip(network.channels, [*network.backbone.strides, stride], strict=True))
     for height, width in SIZES:
@@ -61,6 +76,7 @@ def test_training_has_auxiliary_logits_and_reaches_every_parameter(head: str, ba
     third = found.features["stage3"]
     assert found.auxiliary is not None
     assert found.auxiliary.shape == (2, 7, *third.shape[-2:])
+    assert network.head_width == found.features["head"].shape[1]
     (found.logits.square().mean() + found.auxiliary.square().mean()).backward()
     assert [name for name, p in network.named_parameters() if p.grad is None] == []
 

@@ -26,7 +26,7 @@ class Feed:
 
     def __init__(self, loader: DataLoader[Sample], device: torch.device) -> None:
         self.loader, self.device, self.waited = loader, device, 0.0
-        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -40,7 +40,7 @@ class Feed:
                 batch: Batch = next(batches)
             except StopIteration:
                 return
-            if done is None or done.query():  # type: ignore[no-untyped-call]
+            if done is None or done.query():
                 self.waited += time.perf_counter() - start
             yield batch if self.stream is None else self._moved(batch, self.stream)
 

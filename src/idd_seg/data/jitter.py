@@ -41,13 +41,17 @@ class ColourJitter(NamedTuple):
                 f"{', '.join(names)}; use on_device=false"
             )
         (one,) = photometric
-        ranges = [tuple(map(float, x)) for x in (one.brightness, one.contrast, one.saturation, one.hue)]
-        return cls(*ranges, float(one.p))  # type: ignore[arg-type]
+        return cls(_range(one.brightness), _range(one.contrast), _range(one.saturation), _range(one.hue), float(one.p))
 
     def draw(self, rng: Generator) -> NDArray[np.float32]:
         """Return an image's four numbers; (1, 1, 1, 0) where it keeps its colours."""
         numbers = [rng.uniform(*x) for x in (self.brightness, self.contrast, self.saturation, self.hue)]
         return np.array(numbers if rng.random() < self.p else [1, 1, 1, 0], np.float32)
+
+
+def _range(bounds: Sequence[float]) -> tuple[float, float]:
+    low, high = bounds
+    return float(low), float(high)
 
 
 def recoloured(image: Tensor, colours: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -77,6 +77,10 @@ class MapTerm(Term):
     def __init__(self, weight: float = 1.0, tap: str = "head", schedule: WeightSchedule | None = None) -> None:
         super().__init__(weight, schedule)
         self.tap = tap
+
+    @property
+    def teacher_maps(self) -> Sequence[str]:
+        return () if self.tap == LOGITS else (self.tap,)
 
     def bind(self, student_channels: Mapping[str, int], teacher_channels: Mapping[str, int]) -> None:
         for channels in (student_channels, teacher_channels):

@@ -129,6 +129,10 @@ class InterClassDistance(Term):
         self.distance, self.momentum, self.taps = distance, memory, tuple(taps)
         self.memories = nn.ModuleDict()
 
+    @property
+    def teacher_maps(self) -> Sequence[str]:
+        return self.taps
+
     def bind(self, student_channels: Mapping[str, int], teacher_channels: Mapping[str, int]) -> None:
         for tap in self.taps:
             for channels in (student_channels, teacher_channels):

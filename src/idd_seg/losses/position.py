@@ -82,6 +82,10 @@ class Position(Term):
         self.steps: Tensor
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
+    @property
+    def teacher_maps(self) -> Sequence[str]:
+        return self.taps
+
     def bind(self, student_channels: Mapping[str, int], teacher_channels: Mapping[str, int]) -> None:
         for tap in self.taps:
             require_tap(student_channels, tap)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -36,6 +36,11 @@ class Term(nn.Module):
             raise ValueError(f"weight must be a finite number >= 0, got {weight}")
         self.weight = float(weight)
         self.schedule = schedule or WeightSchedule()
+
+    @property
+    def teacher_maps(self) -> Sequence[str]:
+        """Names of the teacher's feature maps that the term reads, beside the logits."""
+        return ()
 
     def weight_at(self, step: int) -> float:
         """Return the weight at an optimizer step; at 0 the Distiller does not call the term at all."""

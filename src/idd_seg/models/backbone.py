@@ -1,40 +1,59 @@
-"""timm backbones, dilated to the output stride of segmentation."""
+"""timm backbones, dilated to the output stride of segmentation where they can be."""
 
 from __future__ import annotations
 
-import socket
-import urllib.request
+import functools
+import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import timm
+import torch
+import torch.distributed as dist
+from timm.models import FeatureListNet
 from torch import Tensor, nn
 
 from idd_seg.errors import CheckpointError, ConfigError, suggest
-from idd_seg.models.weights import read_weights
+from idd_seg.models.imagenet import pretrained_overlay, refuse_missing
+from idd_seg.models.sizes import EVEN, find_sizes
 
 STAGES = 4
+STRIDES = (8, 16, 32)
+OURS = ("features_only", "output_stride", "pretrained", "pretrained_cfg_overlay")  # arguments that are no options
+# What timm raises for a network that has no dilated form, among others.
+UNDILATED = (TypeError, AssertionError, NotImplementedError)
+REFUSALS = (TypeError, ValueError, LookupError, AttributeError, RuntimeError, AssertionError)
 
 
-class Backbone(nn.Module):
+class Levels(nn.Module):
+    """Four feature levels of an image: what every backbone gives.
+
+    Attributes:
+        channels: widths of the levels, asked of the network.
+        strides: their strides relative to the image.
+    """
+
+    channels: list[int]
+    strides: list[int]
+
+
+class Backbone(Levels):
     """The last four feature levels of a timm network.
 
     Args:
         name: a timm model, e.g. `resnet18`.
-        output_stride: 8 or 16 where the network has a dilated form.
+        output_stride: 8, 16 or 32. A network that has no dilated form keeps its own strides, which is logged once.
         options: further arguments of the timm model, e.g. `stem_type`, `stem_width`, `channels`.
         pretrained: take ImageNet weights from timm's cache or hub.
         weights: a local file of weights in timm's naming (safetensors, or a PyTorch state dict), instead of
-        `pretrained`.
+            `pretrained`.
 
     Attributes:
-        channels: widths of the four levels, asked of the network.
-        strides: their strides relative to the image.
+        sizes: of the pictures that the network takes; others are scaled up to the next.
 
     Raises:
-        ConfigError: for an unknown name, stride or option.
+        ConfigError: for an unknown name, stride or option, or a network that does not give four levels of pictures of
+            any size.
         CheckpointError: if weights are asked for and can't be had.
     """
 
@@ -47,105 +66,93 @@ class Backbone(nn.Module):
         weights: str | None = None,
     ) -> None:
         super().__init__()
-        if output_stride not in (8, 16, 32):
-            raise ConfigError(f"output_stride must be 8, 16 or 32, got {output_stride}")
+        check_stride(output_stride)
         # With a tag of its weights, as in resnet18.a1_in1k, or without.
         known = timm.list_models(pretrained="." in name)
         if name not in known:
             raise ConfigError(f"backbone '{name}' is not a timm model{suggest(name, known)}")
-        overlay = _pretrained_overlay(name, pretrained, weights)
-        try:
-            self.net = timm.create_model(
-                name,
-                features_only=True,
-                output_stride=output_stride,
-                pretrained=overlay is not None,
-                pretrained_cfg_overlay=overlay,
-                **(options or {}),
-            )
-        except (TypeError, ValueError, LookupError, AttributeError, RuntimeError, AssertionError) as error:
-            reason = str(error) or type(error).__name__
-            if overlay is not None and isinstance(error, RuntimeError | AttributeError):
-                raise CheckpointError(
-                    f"the ImageNet weights do not fit '{name}' with {dict(options or {})}: {reason}"
-                ) from error
-            raise ConfigError(f"timm cannot build '{name}' with output_stride {output_stride}: {reason}") from error
+        if taken := [key for key in options or {} if key in OURS]:
+            raise ConfigError(f"backbone '{name}': '{taken[0]}' is no option of its own; give student.{taken[0]}")
+        overlay = pretrained_overlay(name, pretrained, weights)
+        self.net = _create(name, output_stride, dict(options or {}), overlay)
         if overlay is not None and "file" in overlay:
-            _refuse_missing(self.net, overlay["file"], name)
+            refuse_missing(self.net, overlay["file"], name)
         info: Any = self.net.feature_info
-        self.channels: list[int] = info.channels()[-STAGES:]
-        self.strides: list[int] = info.reduction()[-STAGES:]
+        self.channels = info.channels()[-STAGES:]
+        self.strides = info.reduction()[-STAGES:]
         if len(self.channels) < STAGES:
             raise ConfigError(f"backbone '{name}' has {len(self.channels)} feature levels, {STAGES} are needed")
+        if self.strides[-1] != output_stride:
+            say_native(name, output_stride, self.strides[-1])
+        self._channels_last = str(getattr(self.net, "output_fmt", "NCHW")).endswith("NHWC")
+        self.net.eval()
+        self.sizes = find_sizes(self._maps, name, self.channels, self.strides)
+        # In a sequence of stages every level leads to the last one; other networks may have branches.
+        self._branches = not isinstance(self.net, FeatureListNet) and self._has_branches()
+        self.net.train()
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) -> four maps (N, channels[i], H / strides[i], W / strides[i])."""
-        maps: list[Tensor] = self.net(image)
-        return maps[-STAGES:]
+        """(N, 3, H, W) -> four maps (N, channels[i], h, w) on grids of H / strides[i] by W / strides[i] cells."""
+        maps = self._maps(self.sizes.fit(image))
+        if self._branches and self.training:
+            # DistributedDataParallel waits for a gradient of every parameter, also where the head reads one level.
+            maps[-1] = maps[-1] + 0.0 * torch.stack([m.mean() for m in maps[:-1]]).sum()
+        return maps
 
+    def _maps(self, image: Tensor) -> list[Tensor]:
+        maps: list[Tensor] = self.net(image)[-STAGES:]
+        return [m.permute(0, 3, 1, 2) for m in maps] if self._channels_last else list(maps)
 
-def _pretrained_overlay(name: str, pretrained: bool, weights: str | None) -> dict[str, Any] | None:
-    """Say where timm is to load from; None means random weights."""
-    if weights is not None:
-        read_weights(weights)  # refuses what is missing, damaged or hostile, with its own message
-        return {"file": str(Path(weights).expanduser())}
-    if not pretrained:
-        return None
-    cached = _cached_weights(name)
-    if cached is not None:
-        return {"file": cached}
-    if not _hub_answers():
-        raise CheckpointError(
-            f"no ImageNet weights for backbone '{name}': they are not in the local cache and the hub can't be reached; "
-            f"give a file with student.weights=PATH, or train from scratch with pretrained=false"
+    def _has_branches(self) -> bool:
+        """Tell whether some parameters miss the last level; those that miss every level are not trained."""
+        maps = self._maps(torch.zeros(1, 3, *EVEN))
+        parameters = [p for p in self.net.parameters() if p.requires_grad]
+        to_last = torch.autograd.grad(maps[-1].sum(), parameters, allow_unused=True, retain_graph=True)
+        to_any = torch.autograd.grad(
+            torch.stack([m.sum() for m in maps]).sum(), parameters, allow_unused=True, retain_graph=False
         )
-    return {}
+        for parameter, gradient in zip(parameters, to_any, strict=True):
+            parameter.requires_grad_(gradient is not None)
+        return any(last is None and some is not None for last, some in zip(to_last, to_any, strict=True))
 
 
-def _refuse_missing(net: nn.Module, path: str, name: str) -> None:
-    """timm leaves layers that a file does not have at random, with a line in the log."""
-    from timm.models import load_state_dict
+def check_stride(output_stride: int) -> None:
+    """Refuse what is no stride of segmentation.
 
-    held = {key.replace(".", "_") for key in load_state_dict(path)}
-    missing = [
-        key
-        for key in net.state_dict()
-        if key.replace(".", "_") not in held and not key.endswith(".num_batches_tracked")
-    ]
-    if missing:
-        raise CheckpointError(
-            f"'{path}' does not fit '{name}': {len(missing)} of its tensors are missing, the first is {missing[0]}"
+    Raises:
+        ConfigError: if it is none of 8, 16 and 32.
+    """
+    if output_stride not in STRIDES:
+        raise ConfigError(f"output_stride must be 8, 16 or 32, got {output_stride}")
+
+
+@functools.cache
+def say_native(name: str, asked: int, native: int) -> None:
+    """Log, once for each network, that it has another stride than the one asked for."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_rank() > 0):
+        logging.getLogger(__name__).warning(
+            "backbone '%s' has no dilated form: its stride is %d, not output_stride=%d", name, native, asked
         )
 
 
-def _cached_weights(name: str) -> str | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    cfg = timm.get_pretrained_cfg(name)
-    if cfg is None or not cfg.has_weights:
-        raise CheckpointError(
-            f"timm has no ImageNet weights for '{name}'; use student.weights=PATH or pretrained=false"
-        )
-    for file in ("model.safetensors", "pytorch_model.bin"):
-        found = try_to_load_from_cache(cfg.hf_hub_id, file) if cfg.hf_hub_id else None
-        if isinstance(found, str):
-            return found
-    return None
-
-
-def _hub_answers(seconds: float = 1.5) -> bool:
-    """Tell whether the hub (or the proxy in front of it) takes a connection: its own client would retry for 47 s."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    url = urlsplit(constants.ENDPOINT)
-    proxy = urllib.request.getproxies().get(url.scheme)
-    if proxy and not urllib.request.proxy_bypass(url.hostname or ""):
-        url = urlsplit(proxy)
-    port = url.port or (443 if url.scheme == "https" else 80)
+def _create(name: str, output_stride: int, options: dict[str, Any], overlay: dict[str, Any] | None) -> nn.Module:
+    """Build the network, of its native stride if it can't be dilated."""
+    create = functools.partial(
+        timm.create_model,
+        name,
+        features_only=True,
+        pretrained=overlay is not None,
+        pretrained_cfg_overlay=overlay,
+        **options,
+    )
     try:
-        with socket.create_connection((url.hostname or "", port), timeout=seconds):
-            return True
-    except OSError:
-        return False
+        try:
+            net: nn.Module = create(output_stride=output_stride)
+        except UNDILATED:
+            net = create()  # refuses, by its own reason, what was not the stride's fault
+    except REFUSALS as error:
+        reason = str(error) or type(error).__name__
+        if overlay is not None and isinstance(error, RuntimeError | AttributeError):
+            raise CheckpointError(f"the ImageNet weights do not fit '{name}' with {options}: {reason}") from error
+        raise ConfigError(f"timm cannot build '{name}' with output_stride {output_stride}: {reason}") from error
+    return net

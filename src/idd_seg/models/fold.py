@@ -18,8 +18,8 @@ def fold_batch_norms(network: nn.Module, image: Tensor) -> int:
     """Fold each BatchNorm whose input is a convolution's output into that convolution, in place.
 
     Which belong together is seen from a forward pass, so that it holds for networks of any origin. What timm computes
-    after the normalisation in the same layer (an activation) stays. The network must be in evaluation mode, and can't be
-    trained afterwards.
+    after the normalisation in the same layer (an activation) stays. The network must be in evaluation mode, and can't
+    be trained afterwards.
 
     Args:
         image: (N, 3, H, W), any picture that the network takes.

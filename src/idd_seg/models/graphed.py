@@ -1,4 +1,4 @@
-"""A frozen network's launches on a GPU, recorded once and replayed: the CPU launches one graph for hundreds of kernels."""
+"""A frozen network's launches on a GPU, recorded once and replayed: one launch in place of hundreds."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Graphed(nn.Module):
         cached = torch.is_autocast_cache_enabled()
         torch.set_autocast_cache_enabled(False)
         try:
-            side = torch.cuda.Stream()
+            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 for _ in range(WARM_UP):

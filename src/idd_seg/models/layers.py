@@ -1,8 +1,10 @@
-"""The building block that all heads share."""
+"""The building blocks that all heads share."""
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 
 def conv_bn_relu(channels: int, width: int, kernel: int = 1, dilation: int = 1) -> nn.Sequential:
@@ -13,3 +15,42 @@ def conv_bn_relu(channels: int, width: int, kernel: int = 1, dilation: int = 1) 
         nn.BatchNorm2d(width),
         nn.ReLU(inplace=True),
     )
+
+
+def resize_to(x: Tensor, like: Tensor) -> Tensor:
+    """Bring (N, C, h, w) bilinearly to the grid of another map."""
+    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+class GridMeans(nn.AdaptiveAvgPool2d):
+    """Means over a grid of `bins` x `bins` cells, which may overlap by a row: (N, C, h, w) -> (N, C, bins, bins).
+
+    The same as its base. Where the network is exported for pictures of any size, it is written as two products with
+    matrices that depend on the size: exporters fix the cells of the base at the size of their example.
+    """
+
+    def __init__(self, bins: int) -> None:
+        super().__init__(bins)
+        self.bins = bins
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not exporting():
+            return super().forward(input)
+        rows, columns = (self._cells(side, input) for side in input.shape[-2:])
+        return rows @ input @ columns.transpose(0, 1)
+
+    def _cells(self, side: int, like: Tensor) -> Tensor:
+        """(bins, side): the share of each row or column in each cell."""
+        cell = torch.arange(self.bins, device=like.device)[:, None]
+        place = torch.arange(side, device=like.device)[None]
+        # Cell i begins at floor(i * side / bins) and ends before ceil((i + 1) * side / bins).
+        begin, end = cell * side // self.bins, ((cell + 1) * side + self.bins - 1) // self.bins
+        inside = ((place >= begin) & (place < end)).to(like.dtype)
+        return inside / (end - begin).to(like.dtype)
+
+
+def exporting() -> bool:
+    """Tell whether the network is being written down for other programs rather than run."""
+    # Newer releases tell an export from a compilation.
+    asked = getattr(torch.compiler, "is_exporting", None)
+    return bool(torch.onnx.is_in_onnx_export() or (asked is not None and asked()))

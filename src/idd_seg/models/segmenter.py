@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from idd_seg.errors import ConfigError
-from idd_seg.models.backbone import Backbone
+from idd_seg.models.backbone import Backbone, Levels
 from idd_seg.models.layers import conv_bn_relu
 from idd_seg.types import Outputs
 
@@ -19,11 +20,19 @@ class HeadFactory(Protocol):
     def __call__(self, channels: Sequence[int], strides: Sequence[int]) -> nn.Module: ...
 
 
+class BackboneFactory(Protocol):
+    """A backbone that is not of timm, without the options that all share."""
+
+    def __call__(
+        self, output_stride: int, options: Mapping[str, Any] | None, pretrained: bool, weights: str | None
+    ) -> Levels: ...
+
+
 class Segmenter(nn.Module):
     """Logits and feature maps of an image.
 
     Args:
-        backbone: a timm model's name.
+        backbone: a timm model's name, or what builds another backbone from the options below.
         head: builds the head from the backbone's widths and strides; the head has an attribute `channels`.
         num_classes: K.
         output_stride, options, pretrained, weights: see `Backbone`.
@@ -37,7 +46,7 @@ class Segmenter(nn.Module):
 
     def __init__(
         self,
-        backbone: str,
+        backbone: str | BackboneFactory,
         head: HeadFactory,
         num_classes: int,
         output_stride: int = 8,
@@ -51,7 +60,8 @@ class Segmenter(nn.Module):
         if num_classes < 2:
             raise ConfigError(f"num_classes must be at least 2, got {num_classes}")
         self.num_classes = num_classes
-        self.backbone = Backbone(backbone, output_stride, options, pretrained, weights)
+        build: BackboneFactory = partial(Backbone, backbone) if isinstance(backbone, str) else backbone
+        self.backbone = build(output_stride, options, pretrained, weights)
         self.head = head(self.backbone.channels, self.backbone.strides)
         self.head_width = int(self.head.channels)  # type: ignore[arg-type]
         self.classifier = _classifier(self.head_width, num_classes, dropout)

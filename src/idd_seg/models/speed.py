@@ -58,7 +58,7 @@ class Speed:
         """Change both networks in place, before they are trained or moved to the device."""
         compiled = self.compile and _compiler_works(device)
         if self.channels_last:
-            student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            student.to(memory_format=torch.channels_last)
         if compiled:
             student.compile()
         if teacher is not None:
@@ -71,7 +71,7 @@ class Speed:
         if self.teacher_precision is not None:
             teacher.to(PRECISIONS[self.teacher_precision])
         if self.channels_last:
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network.to(memory_format=torch.channels_last)
         if compiled:
             network.compile()
         if self.teacher_graph and device.type == "cuda":

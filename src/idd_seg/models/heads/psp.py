@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from idd_seg.models.layers import conv_bn_relu
+from idd_seg.models.layers import GridMeans, conv_bn_relu, resize_to
 
 
 class PSPHead(nn.Module):
@@ -32,15 +31,12 @@ class PSPHead(nn.Module):
         last = channels[-1]
         self.channels = width or last // 4
         self.branches = nn.ModuleList(
-            nn.Sequential(nn.AdaptiveAvgPool2d(bin), conv_bn_relu(last, max(1, last // len(bins)))) for bin in bins
+            nn.Sequential(GridMeans(bin), conv_bn_relu(last, max(1, last // len(bins)))) for bin in bins
         )
         self.fuse = conv_bn_relu(last + len(bins) * max(1, last // len(bins)), self.channels, kernel=3)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Four maps -> (N, channels, h, w) on the last one's grid."""
         x = maps[-1]
-        pooled = [
-            F.interpolate(branch(x), size=x.shape[-2:], mode="bilinear", align_corners=False)
-            for branch in self.branches
-        ]
+        pooled = [resize_to(branch(x), x) for branch in self.branches]
         return self.fuse(torch.cat([x, *pooled], dim=1))  # type: ignore[no-any-return]

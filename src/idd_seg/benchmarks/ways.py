@@ -1,0 +1,146 @@
+"""One network, run in several ways: PyTorch, compiled, ONNX Runtime."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from idd_seg.build import make
+
+Call = Callable[[], object]
+IMAGE = "image"
+
+
+class NotHereError(Exception):
+    """A way that this machine, or this network, does not allow; the message says why."""
+
+
+class Logits(nn.Module):
+    """A network's logits alone: what a product needs of it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) float, normalised -> (N, K, h, w)."""
+        return self.network(image).logits  # type: ignore[no-any-return]
+
+
+def eager(network: nn.Module, image: Tensor, small: bool) -> Call:
+    """PyTorch, as `evaluate` runs it."""
+    return _without_gradient(Logits(network).eval(), image)
+
+
+def compiled(network: nn.Module, image: Tensor, small: bool) -> Call:
+    """`torch.compile` for this size, after its first call.
+
+    Raises:
+        NotHereError: without a working compiler.
+    """
+    call = _without_gradient(torch.compile(Logits(network).eval(), dynamic=False), image)
+    try:
+        with _quiet("torch._inductor", "torch._dynamo", "torch.utils.cpp_extension"):
+            call()
+    except Exception as error:  # each missing part of a compiler has an error of its own
+        raise NotHereError(f"torch.compile does not work here: {_first_line(error)}") from error
+    return call
+
+
+def onnx(network: nn.Module, image: Tensor, small: bool) -> Call:
+    """ONNX Runtime, from a file written for this size; on a GPU if its build has one.
+
+    Raises:
+        NotHereError: without the packages or, for a GPU, without its provider; or if the network can't be written.
+    """
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise NotHereError(f"{', '.join(missing)} not installed: pip install 'idd-seg[onnx]'")
+    import onnxruntime
+
+    provider = "CUDAExecutionProvider" if image.is_cuda else "CPUExecutionProvider"
+    if provider not in onnxruntime.get_available_providers():
+        raise NotHereError("this build of ONNX Runtime has no GPU: pip install onnxruntime-gpu")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    # What the runtime would keep for its next call could not be told from what one call takes.
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = not small
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        _write(network, image, path)
+        session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+    shown = {IMAGE: image.cpu().numpy()}
+    if image.is_cuda:
+        binding = session.io_binding()
+        binding.bind_ortvalue_input(IMAGE, onnxruntime.OrtValue.ortvalue_from_numpy(shown[IMAGE], "cuda"))
+        binding.bind_output(session.get_outputs()[0].name, "cuda")
+        return lambda: session.run_with_iobinding(binding)
+    return lambda: session.run(None, shown)
+
+
+WAYS: Mapping[str, Callable[[nn.Module, Tensor, bool], Call]] = {"eager": eager, "compiled": compiled, "onnx": onnx}
+
+
+def picture(size: Sequence[int], batch: int, device: torch.device) -> Tensor:
+    """Return noise (batch, 3, *size), the same at every call."""
+    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
+
+
+def alone(node: dict[str, Any], way: str, size: Sequence[int], batch: int) -> Call:
+    """Build a network of a configuration in a process of its own, and return a call to measure the memory of."""
+    logging.disable(logging.WARNING)  # what is to be said was said by the process that asked
+    call = WAYS[way](make(node, "network").eval(), picture(size, batch, torch.device("cpu")), True)
+    call()  # what only the first call needs is not part of it
+    return call
+
+
+def _without_gradient(network: Callable[[Tensor], Tensor], image: Tensor) -> Call:
+    def call() -> Tensor:
+        with torch.inference_mode():
+            return network(image)
+
+    return call
+
+
+def _write(network: nn.Module, image: Tensor, path: Path) -> None:
+    try:
+        with _quiet("torch.onnx", "onnxscript", "onnx_ir"), torch.no_grad():
+            program = torch.onnx.export(
+                Logits(network).eval(), (image,), dynamo=True, input_names=[IMAGE], verbose=False
+            )
+            if program is None:
+                raise NotHereError("PyTorch could not write the network as ONNX")
+            program.save(str(path))
+    except RuntimeError as error:
+        raise NotHereError(f"PyTorch could not write the network as ONNX: {_first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _quiet(*names: str) -> Any:
+    """Leave out what compilers and exporters say of their own state."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

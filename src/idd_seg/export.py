@@ -1,0 +1,59 @@
+"""`python -m idd_seg.export checkpoint=PATH`: the student of a run as files that ship."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from idd_seg import cli
+
+
+def main(cfg: DictConfig) -> None:
+    """Export the student of `cfg.checkpoint` into the folder `cfg.output`, which appears when all of it is right."""
+    import torch
+
+    from idd_seg import build
+    from idd_seg.errors import ConfigError
+    from idd_seg.exporting import int8, speed
+    from idd_seg.exporting.export import Export, Plan, check_target, table_of
+    from idd_seg.library import load
+    from idd_seg.run_folder import describe_run
+
+    formats = cfg.formats if isinstance(cfg.formats, str) else list(cfg.formats)
+    plan = Plan(formats, cfg.fp16, cfg.int8, cfg.tolerance)
+    target = check_target(Path(cfg.output).expanduser())
+    if cfg.threads is not None:
+        if not isinstance(cfg.threads, int) or cfg.threads < 1:
+            raise ConfigError(f"threads must be a whole number of at least 1, got '{cfg.threads}'")
+        torch.set_num_threads(cfg.threads)
+    model = load(cfg.checkpoint, "cpu")
+    data = None
+    if plan.int8:
+        data = build.data_from(model.saved, cfg.calibration.root)
+        build.check_classes(model.saved, data)
+        int8.check(data, cfg.calibration.images, cfg.calibration.split)
+    if cfg.measure.speed:
+        speed.check(cfg.measure.size, cfg.measure.repeats)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
+        draft = Path(folder) / "model"
+        draft.mkdir()
+        export = Export(model, plan, draft)
+        export.write()
+        more: dict[str, Any] = {}
+        if data is not None:
+            more["int8"] = export.quantise(data, cfg.calibration.images, cfg.calibration.split)
+        if cfg.measure.speed:
+            more["speed"] = speed.measure(export.runners, cfg.measure.size, cfg.measure.repeats)
+        report = export.describe(more)
+        draft.replace(target)
+    describe_run(cfg, Path(cfg.run_dir))
+    table_of(report)
+    print(f"exported: {target}")
+
+
+if __name__ == "__main__":
+    cli.run(main, "export")

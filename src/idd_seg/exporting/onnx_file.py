@@ -1,0 +1,119 @@
+"""ONNX files: written for any number and size of pictures, and run by ONNX Runtime."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from idd_seg.errors import UserError
+
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
+IMAGE, LOGITS = "image", "logits"
+
+
+def require_onnx() -> None:
+    """Refuse to go on without the packages.
+
+    Raises:
+        UserError: that names what is missing and what to do.
+    """
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"formats=[onnx] needs packages that are not installed: {', '.join(missing)}; "
+            "pip install 'idd-seg[onnx]', or leave it out: formats=[safetensors,torch_export]"
+        )
+
+
+def example() -> Tensor:
+    """Return pictures to write a graph by; no side is special."""
+    return torch.zeros(2, 3, 96, 112, dtype=torch.uint8)
+
+
+def any_shape() -> dict[int, Any]:
+    """Say that the number of pictures, their height and their width may be any."""
+    return dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
+
+
+def write_onnx(graph: nn.Module, path: Path, metadata: dict[str, str]) -> None:
+    """Write `graph`, from `image` (N, 3, H, W) uint8 RGB to `logits` (N, K, H, W) float32, as one file.
+
+    Args:
+        metadata: names and values that the file carries.
+    """
+    axes: dict[int, Any] = {0: "batch", 2: "height", 3: "width"}
+    with _quiet():
+        program = torch.onnx.export(
+            graph.eval(),
+            (example(),),
+            dynamo=True,
+            dynamic_shapes=(any_shape(),),
+            input_names=[IMAGE],
+            output_names=[LOGITS],
+            verbose=False,
+        )
+        if program is None:
+            raise UserError("PyTorch could not write the network as ONNX")
+        import onnx
+
+        model = program.model_proto
+    for place in (model.graph.input[0], model.graph.output[0]):
+        for side, name in axes.items():
+            place.type.tensor_type.shape.dim[side].dim_param = name
+    _forget_origin(model.graph)
+    onnx.helper.set_model_props(model, metadata)
+    onnx.save(model, path)
+
+
+def _forget_origin(graph: Any) -> None:
+    """Leave out the lines of code, with paths of this machine, that each node carries."""
+    for node in graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del value.metadata_props[:]
+    del graph.metadata_props[:]
+
+
+class Session:
+    """An ONNX file in ONNX Runtime, on the CPU.
+
+    Args:
+        threads: of one operation; None takes as many as PyTorch does.
+    """
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or torch.get_num_threads()
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) uint8 -> (N, K, H, W) logits."""
+        return torch.from_numpy(self.session.run([LOGITS], {IMAGE: image.numpy()})[0])
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """Leave out what the exporter says of its own state."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

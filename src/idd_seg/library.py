@@ -1,0 +1,178 @@
+"""A trained student in somebody's program: `model = idd_seg.load(path); mask = model.predict(image)`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from idd_seg import build
+from idd_seg.checkpoint import Saved
+from idd_seg.data.augment import cut, whole
+from idd_seg.data.source import UInt8
+from idd_seg.data_card import DataCard, Normalise
+from idd_seg.errors import CheckpointError, DataError
+from idd_seg.evaluation import pick_device
+from idd_seg.exporting.reading import read_saved
+from idd_seg.inference import Inference
+from idd_seg.models.segmenter import Segmenter
+from idd_seg.prediction.reading import read_picture, to_rgb
+from idd_seg.strips import class_bands
+
+ClassIds: TypeAlias = NDArray[Any]
+Picture: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.uint8] | Tensor"
+
+# Larger pictures than this, in pixels that the network sees, are shown through windows of this size.
+WHOLE_LIMIT = 2**22
+WINDOW = (1024, 1024)
+
+
+class Model:
+    """A student that predicts.
+
+    Args:
+        network: of `card`'s classes.
+        saved: what it was read from.
+        whole_limit: pixels that the network sees at once; larger pictures are shown through windows.
+
+    Attributes:
+        class_names, palette: K names, and K RGB colours 0 to 255.
+        network: the PyTorch module, in evaluation mode on `device`; takes normalised images.
+        normalise: (N, 3, H, W) RGB 0 to 255 -> what `network` takes.
+    """
+
+    def __init__(self, network: Segmenter, saved: Saved, device: torch.device, whole_limit: int = WHOLE_LIMIT) -> None:
+        self.card, self.saved, self.device, self.whole_limit = DataCard.of(saved), saved, device, whole_limit
+        if network.num_classes != len(self.card.class_names):
+            raise CheckpointError(
+                f"'{saved.path}': the network has {network.num_classes} classes, its data {len(self.card.class_names)}"
+            )
+        self.network = network.eval().to(device)
+        self.normalise = Normalise(self.card).to(device)
+
+    @property
+    def class_names(self) -> list[str]:
+        return self.card.class_names
+
+    @property
+    def palette(self) -> list[tuple[int, int, int]]:
+        return self.card.palette
+
+    def predict(self, image: Picture | Sequence[Picture], inference: Inference | None = None) -> Any:
+        """Return the class ids of a picture, (H, W) uint8 (uint16 for more than 256 classes), or a list of a list's.
+
+        Args:
+            image: a file's path, a PIL image, an array (H, W, 3) or (H, W) uint8 RGB, or a tensor (3, H, W), uint8 or
+                float 0 to 1; or a list of such, which may differ in size.
+            inference: windows, scales, mirror images; the whole picture at once by default, and windows where it is
+                larger than `whole_limit`.
+
+        Raises:
+            DataError: for a file that can't be read, or an array of another kind.
+        """
+        if isinstance(image, list | tuple):
+            return self._predict_list([as_rgb(one) for one in image], inference)
+        return self._predict_list([as_rgb(image)], inference)[0]  # type: ignore[arg-type]
+
+    def _predict_list(self, pictures: list[UInt8], inference: Inference | None) -> list[ClassIds]:
+        """Predict pictures of equal size together."""
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for place, picture in enumerate(pictures):
+            by_size.setdefault(picture.shape, []).append(place)
+        found: list[ClassIds] = [np.empty(0)] * len(pictures)
+        for places in by_size.values():
+            for place, ids in zip(places, self.show([pictures[p] for p in places], inference), strict=True):
+                found[place] = ids
+        return found
+
+    @torch.inference_mode()
+    def show(self, pictures: Sequence[UInt8], inference: Inference | None = None) -> ClassIds:
+        """Return the class ids (N, H, W) of N pictures (H, W, 3) of one size, shown together."""
+        size = pictures[0].shape[:2]
+        window = whole(*size, self.card.image_scale)
+        scaled = [cut(picture, window, cv2.INTER_LINEAR) for picture in pictures]
+        # A picture alone is not copied: it may be large.
+        stack = scaled[0][None] if len(scaled) == 1 else np.stack(scaled)
+        image = torch.from_numpy(stack).permute(0, 3, 1, 2)
+        ids = np.empty((len(pictures), *size), np.uint8 if len(self.class_names) <= 256 else np.uint16)
+        for top, rows in class_bands(
+            self.inference_for(*image.shape[-2:], inference), self.network, image, size, self._prepare
+        ):
+            ids[:, top : top + rows.shape[1]] = rows.cpu().numpy()
+        return ids
+
+    def _prepare(self, part: Tensor) -> Tensor:
+        prepared: Tensor = self.normalise(part.to(self.device))
+        return prepared
+
+    def inference_for(self, height: int, width: int, inference: Inference | None) -> Inference:
+        """Return how a picture of this size is shown: through windows if it is too large to be shown whole."""
+        chosen = inference or Inference()
+        largest = height * width * max(chosen.scales) ** 2
+        if chosen.mode == "slide" or largest <= self.whole_limit:
+            return chosen
+        return Inference("slide", WINDOW, scales=chosen.scales, flip=chosen.flip)
+
+    def colour(self, mask: ClassIds) -> UInt8:
+        """(H, W) class ids -> (H, W, 3) RGB; what is no class is white."""
+        table = np.full((2**16, 3), 255, np.uint8)
+        table[: len(self.palette)] = np.array(self.palette, np.uint8)
+        return table[np.asarray(mask).astype(np.uint16)]
+
+
+def load(path: str | os.PathLike[str], device: str = "auto") -> Model:
+    """Load a student from a checkpoint or an exported folder; nothing in the files is executed.
+
+    Raises:
+        CheckpointError: if what lies there is missing, damaged, hostile, or not of this program.
+        ConfigError: if the device can't be used here.
+    """
+    saved = read_saved(os.fspath(path))
+    target = str(saved.config("student").get("_target_"))
+    if not target.startswith("idd_seg.models."):
+        raise CheckpointError(f"'{saved.path}': its student would be '{target}', which is no network of this program")
+    return Model(build.student_from(saved), saved, pick_device(device))
+
+
+def as_rgb(image: Picture) -> UInt8:
+    """Return a picture as (H, W, 3) uint8 RGB.
+
+    Raises:
+        DataError: for a file that can't be read, or an array or tensor of another kind.
+    """
+    if isinstance(image, str | os.PathLike):
+        return read_picture(Path(image))
+    if isinstance(image, Image.Image):
+        return to_rgb(image, "the image")
+    if isinstance(image, Tensor):
+        return _from_tensor(image)
+    if not isinstance(image, np.ndarray):
+        raise DataError(f"a picture is a path, a PIL image, an array or a tensor, got a {type(image).__name__}")
+    if (
+        image.dtype != np.uint8
+        or image.ndim not in (2, 3)
+        or (image.ndim == 3 and image.shape[2] != 3)
+        or not image.size
+    ):
+        raise DataError(f"an array must be (H, W, 3) or (H, W) uint8, got {image.shape} {image.dtype}")
+    return np.ascontiguousarray(image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2))
+
+
+def _from_tensor(image: Tensor) -> UInt8:
+    if image.dim() != 3 or image.shape[0] != 3 or not image.numel():
+        raise DataError(f"a tensor must be (3, H, W), got {tuple(image.shape)}; several pictures are a list")
+    if image.is_floating_point():
+        if not (image.min() >= 0 and image.max() <= 1):
+            raise DataError("a tensor of floating-point numbers must be RGB from 0 to 1, not normalised")
+        image = (image.float() * 255).round().to(torch.uint8)
+    elif image.dtype != torch.uint8:
+        raise DataError(f"a tensor must be uint8, or floating-point from 0 to 1, got {image.dtype}")
+    return np.ascontiguousarray(image.detach().permute(1, 2, 0).cpu().numpy())

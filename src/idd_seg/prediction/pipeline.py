@@ -1,0 +1,199 @@
+"""Reading, predicting and writing at the same time, so that the network need not wait for files."""
+
+from __future__ import annotations
+
+import errno
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from idd_seg.data.source import UInt8
+from idd_seg.errors import DataError, UserError, message_of
+from idd_seg.library import ClassIds
+from idd_seg.prediction.inputs import Job
+
+# After these every further picture would fail too.
+FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+
+
+@dataclass
+class Tally:
+    """What has been done.
+
+    Attributes:
+        failed: files that could not be predicted, with the reason.
+        busy, wall: seconds of the network, and of all.
+    """
+
+    done: int = 0
+    failed: list[tuple[Path, str]] = field(default_factory=list)
+    busy: float = 0.0
+    wall: float = 0.0
+
+
+class Budget:
+    """Pixels of pictures that are in memory at a time; one that is larger than all of it passes alone."""
+
+    def __init__(self, pixels: int) -> None:
+        self.pixels, self.used, self.closed = pixels, 0, False
+        self.changed = threading.Condition()
+
+    def take(self, pixels: int) -> None:
+        """Wait until there is room.
+
+        Raises:
+            RuntimeError: if there will be none any more.
+        """
+        with self.changed:
+            self.changed.wait_for(lambda: self.closed or not self.used or self.used + pixels <= self.pixels)
+            if self.closed:
+                raise RuntimeError("given up")
+            self.used += pixels
+
+    def give_back(self, pixels: int) -> None:
+        with self.changed:
+            self.used -= pixels
+            self.changed.notify_all()
+
+    def close(self) -> None:
+        """Let nobody wait any longer."""
+        with self.changed:
+            self.closed = True
+            self.changed.notify_all()
+
+
+@dataclass
+class _Read:
+    job: Job
+    picture: UInt8
+    pixels: int
+
+
+@dataclass
+class _Ended:
+    job: Job
+    error: BaseException | None
+
+
+class Pipeline:
+    """Threads that read and write around a network in the thread that calls `run`.
+
+    Args:
+        size_of: (height, width) of a file, without decoding it.
+        read: a file -> (H, W, 3) uint8.
+        show: pictures of one size -> their class ids.
+        write: job, picture, class ids -> files.
+        batch_size: pictures of one size that are shown together. The network never waits for more of a size while it
+            could work.
+        workers: threads that read, and threads that write.
+        budget: pixels in memory.
+    """
+
+    def __init__(
+        self,
+        size_of: Callable[[Path], tuple[int, int]],
+        read: Callable[[Path], UInt8],
+        show: Callable[[Sequence[UInt8]], Sequence[ClassIds]],
+        write: Callable[[Job, UInt8, ClassIds], None],
+        batch_size: int = 1,
+        workers: int = 2,
+        budget: int = 2**24,
+    ) -> None:
+        self.size_of, self.read, self.show, self.write = size_of, read, show, write
+        self.batch_size, self.workers, self.budget = batch_size, workers, Budget(budget)
+        self.events: queue.SimpleQueue[_Read | _Ended] = queue.SimpleQueue()
+
+    def run(self, jobs: Sequence[Job], step: Callable[[], object] = lambda: None) -> Tally:
+        """Do all jobs; files that can't be read are left out and named in the tally.
+
+        Args:
+            step: called after each file.
+
+        Raises:
+            UserError: if the output can't be written any more.
+        """
+        tally, start = Tally(), time.perf_counter()
+        with ThreadPoolExecutor(self.workers) as readers, ThreadPoolExecutor(self.workers) as writers:
+            try:
+                for job in jobs:
+                    readers.submit(self._read, job)
+                self._loop(len(jobs), writers, tally, step)
+            except BaseException:
+                self.budget.close()
+                readers.shutdown(wait=False, cancel_futures=True)
+                raise
+        tally.wall = time.perf_counter() - start
+        return tally
+
+    def _loop(self, left: int, writers: ThreadPoolExecutor, tally: Tally, step: Callable[[], object]) -> None:
+        waiting: dict[tuple[int, ...], list[_Read]] = {}
+        while left:
+            if waiting and self.events.empty():
+                self._show(waiting.pop(max(waiting, key=lambda size: len(waiting[size]))), writers, tally)
+                continue
+            event = self.events.get()
+            if isinstance(event, _Ended):
+                self._note(event, tally)
+                left -= 1
+                step()
+                continue
+            same = waiting.setdefault(event.picture.shape, [])
+            same.append(event)
+            if len(same) == self.batch_size:
+                self._show(waiting.pop(event.picture.shape), writers, tally)
+
+    def _read(self, job: Job) -> None:
+        pixels = 0
+        try:
+            height, width = self.size_of(job.source)
+            self.budget.take(height * width)
+            pixels = height * width
+            self.events.put(_Read(job, self.read(job.source), pixels))
+        except BaseException as error:
+            self.budget.give_back(pixels)
+            self.events.put(_Ended(job, error))
+
+    def _show(self, batch: list[_Read], writers: ThreadPoolExecutor, tally: Tally) -> None:
+        start = time.perf_counter()
+        try:
+            found = self.show([read.picture for read in batch])
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"there is not enough memory on the GPU for {len(batch)} pictures of {batch[0].picture.shape[:2]}; "
+                "lower batch_size, or use eval.mode=slide"
+            ) from error
+        tally.busy += time.perf_counter() - start
+        for read, ids in zip(batch, found, strict=True):
+            writers.submit(self._write, read, ids)
+
+    def _write(self, read: _Read, ids: ClassIds) -> None:
+        error: BaseException | None = None
+        try:
+            self.write(read.job, read.picture, ids)
+        except BaseException as caught:
+            error = caught
+        self.budget.give_back(read.pixels)
+        self.events.put(_Ended(read.job, error))
+
+    def _note(self, event: _Ended, tally: Tally) -> None:
+        error = event.error
+        if error is None:
+            tally.done += 1
+        elif isinstance(error, DataError):
+            tally.failed.append((event.job.source, message_of(error)))
+        elif isinstance(error, OSError) and error.errno not in FATAL:
+            tally.failed.append((event.job.source, f"{event.job.source}: {error.strerror or error}"))
+        elif isinstance(error, PermissionError) and str(error.filename) == str(event.job.source):
+            tally.failed.append((event.job.source, f"{event.job.source}: {error.strerror}"))
+        elif isinstance(error, OSError):
+            raise UserError(
+                f"results can't be written any more ({error.strerror}: '{error.filename}'); {tally.done} files are done"
+            ) from error
+        else:
+            raise error

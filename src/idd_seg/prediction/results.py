@@ -1,0 +1,119 @@
+"""Writing class ids: as indices, in the palette's colours, and over the picture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from idd_seg.data.source import UInt8
+from idd_seg.errors import ConfigError, UserError
+from idd_seg.library import ClassIds, Model
+from idd_seg.prediction.inputs import Job
+
+KINDS = ("index", "palette", "overlay")
+ROWS = 256  # that are coloured at a time
+
+
+class Results:
+    """The files of a prediction: `FOLDER/<kind>/<name>.png`.
+
+    Args:
+        save: of `KINDS`: `index`, the class ids as 8-bit grey values (16 bits for more than 256 classes); `palette`,
+            the same with the classes' colours; `overlay`, the colours over the picture.
+        opacity: of the colours over the picture, 0 to 1.
+        frames: of videos, also write `index` and `palette` of each frame.
+
+    Raises:
+        ConfigError: for an unknown kind, or an opacity out of range.
+        UserError: if the folder can't be written to.
+    """
+
+    def __init__(
+        self, folder: Path, model: Model, save: Sequence[str], opacity: float = 0.5, frames: bool = False
+    ) -> None:
+        if isinstance(save, str) or not save or any(kind not in KINDS for kind in save):
+            raise ConfigError(f"save must be a list of {', '.join(KINDS)}, got '{save}'")
+        if isinstance(opacity, bool) or not isinstance(opacity, int | float) or not 0 <= opacity <= 1:
+            raise ConfigError(f"opacity must be a number from 0 to 1, got '{opacity}'")
+        self.folder, self.model, self.save, self.opacity = folder, model, list(save), float(opacity)
+        self.frames = frames
+        _try_to_write(folder)
+
+    def path(self, kind: str, job: Job, suffix: str = ".png") -> Path:
+        """Return where a result is written."""
+        return self.folder / kind / job.name.with_name(f"{job.name.name}{suffix}")
+
+    def check(self, jobs: Sequence[Job]) -> None:
+        """Refuse to write over what is read, and videos of which nothing would be written.
+
+        Raises:
+            ConfigError: that names the file.
+        """
+        for job in jobs:
+            if job.is_video and "overlay" not in self.save and not self.frames:
+                raise ConfigError(
+                    f"'{job.source}' is a video: save={self.save} writes pictures of its frames with save_frames=true, "
+                    "and save=[overlay] a video"
+                )
+        inputs = {job.source.resolve() for job in jobs}
+        for job in jobs:
+            for kind in self.save:
+                path = self.path(kind, job, ".mp4" if job.is_video else ".png")
+                if path.resolve() in inputs:
+                    raise ConfigError(f"'{path}' is an input; choose another folder: output=PATH")
+
+    def write(self, job: Job, picture: UInt8, ids: ClassIds) -> None:
+        """Write what is asked for; `picture` is written upon."""
+        self.write_ids(job, ids)
+        if "overlay" in self.save:
+            self.blend(picture, ids)
+            encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR, dst=picture))[1]
+            _whole(self.path("overlay", job), lambda draft: draft.write_bytes(encoded))
+
+    def write_ids(self, job: Job, ids: ClassIds) -> None:
+        """Write the class ids alone, as grey values and in colours, as far as they are asked for."""
+        for kind in self.save:
+            if kind != "overlay":
+                _whole(self.path(kind, job), partial(self._image(kind, ids).save, format="PNG"))
+
+    def _image(self, kind: str, ids: ClassIds) -> Image.Image:
+        if ids.dtype != np.uint8:
+            return Image.fromarray(ids if kind == "index" else self.model.colour(ids))
+        image = Image.fromarray(ids)
+        if kind == "palette":
+            image.putpalette([value for colour in self.model.palette for value in colour])
+        return image
+
+    def blend(self, picture: UInt8, ids: ClassIds) -> None:
+        """Lay the classes' colours over a picture (H, W, 3), in place."""
+        for top in range(0, len(picture), ROWS):
+            part = picture[top : top + ROWS]
+            colours = self.model.colour(ids[top : top + ROWS])
+            cv2.addWeighted(colours, self.opacity, part, 1 - self.opacity, 0, dst=part)
+
+
+def _whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write beside the target and rename, so that no half file is ever seen and no link is followed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
+    try:
+        write(draft)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _try_to_write(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".writable.{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"the output folder '{folder}' can't be written to ({error.strerror}); output=PATH") from error
