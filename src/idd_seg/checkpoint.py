@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+import warnings
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +90,7 @@ def read_checkpoint(path: Path | str) -> Saved:
         CheckpointError: if the file is missing, a URL, damaged, hostile, or not of this program.
     """
     found = check_weight_path(path)
+    check_records(found)
     content = read_weights(found)
     card, weights = content.get(KEY), content.get("state_dict")
     if not isinstance(card, Mapping) or not isinstance(weights, Mapping):
@@ -93,3 +98,54 @@ def read_checkpoint(path: Path | str) -> Saved:
     if card.get("format") != FORMAT:
         raise CheckpointError(f"'{found}' has format {card.get('format')}; this program reads format {FORMAT}")
     return Saved(found, weights, card, file_hash(found))
+
+
+def check_records(path: Path) -> None:
+    """Compare each record of a PyTorch file with its checksum; PyTorch writes them, and reads without a look at them.
+
+    Files that are no archives are left to whoever reads them.
+
+    Raises:
+        CheckpointError: for a damaged record, a file that was cut off, or records that are packed.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
+                raise CheckpointError(f"'{path}' holds packed records, as PyTorch writes none; it is not opened")
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, struct.error, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"'{path}' is damaged or truncated: {str(error) or type(error).__name__}") from error
+    if damaged is not None:
+        raise CheckpointError(f"'{path}' is damaged: its record '{damaged}' is not what was written")
+
+
+def previous_of(path: Path) -> Path:
+    """Return where the checkpoint before `path` is kept."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def latest_whole(path: Path) -> Saved | None:
+    """Read the checkpoint that a run goes on from: `path`, or the one before it if that is damaged; None without any.
+
+    Raises:
+        CheckpointError: if all that is there can't be used.
+    """
+    there = [found for found in (path, previous_of(path)) if found.is_file()]
+    problems = [] if path.is_file() else [f"there is no file '{path}'"]
+    for found in there:
+        try:
+            saved = read_checkpoint(found)
+        except CheckpointError as error:
+            problems.append(str(error))
+            continue
+        if problems:
+            warnings.warn(f"{problems[0]}; the run goes on from '{found}', which was written before it", stacklevel=2)
+        return saved
+    if there:
+        raise CheckpointError(
+            f"the run can't go on: {'; '.join(problems)}. resume=never removes the run and trains anew"
+        )
+    return None

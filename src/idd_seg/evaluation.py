@@ -11,9 +11,10 @@ import torch
 from rich.progress import track
 from torch import nn
 
-from idd_seg.bands import predict
+from idd_seg.bands import View, predict
 from idd_seg.data.base import SegmentationDataModule
-from idd_seg.errors import ConfigError, DataError
+from idd_seg.data.trouble import explained
+from idd_seg.errors import ConfigError, DataError, NonFiniteError
 from idd_seg.inference import Inference
 from idd_seg.metrics import ConfusionMatrix, Scores, scores
 from idd_seg.types import Batch
@@ -35,8 +36,25 @@ def pick_device(name: str = "auto") -> torch.device:
 def batches(data: SegmentationDataModule, split: str, device: torch.device, title: str) -> Iterator[Batch]:
     """Yield the normalised batches of a split on `device`, behind a progress bar."""
     loader = data.loader(split)
-    for batch in track(loader, description=title, total=len(loader)):
-        yield data.on_device(batch, device)
+    with explained():
+        for batch in track(loader, description=title, total=len(loader)):
+            yield data.on_device(batch, device)
+
+
+def _views(network: nn.Module, inference: Inference, batch: Batch) -> list[View]:
+    """Show a batch to a network.
+
+    Raises:
+        NonFiniteError: if its logits can't be compared: NaN would be taken for the first class.
+    """
+    views = inference.views(network, batch.image, batch.label.shape[-2:])
+    # A class that a network does not know may have -inf; the maximum is NaN where any is.
+    if not all(bool(patch.logits.amax() < float("inf")) for view in views for patch in view):
+        raise NonFiniteError(
+            f"the network's logits are not finite on {', '.join(batch.names)}: its weights or the statistics of its "
+            "BatchNorm went bad in training, or the picture's values overflow its precision"
+        )
+    return views
 
 
 @torch.no_grad()
@@ -52,6 +70,7 @@ def evaluate(
 
     Raises:
         DataError: if the owner keeps the labels of the split.
+        NonFiniteError: if the network gives NaN.
     """
     if not data.labelled(split):
         raise DataError(
@@ -61,7 +80,7 @@ def evaluate(
     network, inference = network.to(device).eval(), inference or Inference()
     confusion = ConfusionMatrix(data.num_classes, data.ignore_index).to(device)
     for batch in batches(data, split, device, title):
-        confusion.update(inference.views(network, batch.image, batch.label.shape[-2:]), batch.label)
+        confusion.update(_views(network, inference, batch), batch.label)
     return scores(confusion.compute())
 
 
@@ -85,7 +104,7 @@ def submit(
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier submission
     for batch in batches(data, split, device, f"predict {data.name} {split}"):
         size = batch.label.shape[-2:]
-        predicted = predict(inference.views(network, batch.image, size), size).to(torch.uint8).cpu().numpy()
+        predicted = predict(_views(network, inference, batch), size).to(torch.uint8).cpu().numpy()
         for name, ids in zip(batch.names, predicted, strict=True):
             data.server.write(folder, name, ids, data.palette)
     return Path(shutil.make_archive(str(folder), data.server.archive, folder))

@@ -96,16 +96,15 @@ class Model:
     @torch.inference_mode()
     def show(self, pictures: Sequence[UInt8], inference: Inference | None = None) -> ClassIds:
         """Return the class ids (N, H, W) of N pictures (H, W, 3) of one size, shown together."""
-        size = pictures[0].shape[:2]
+        size = (pictures[0].shape[0], pictures[0].shape[1])
         window = whole(*size, self.card.image_scale)
         scaled = [cut(picture, window, cv2.INTER_LINEAR) for picture in pictures]
         # A picture alone is not copied: it may be large.
         stack = scaled[0][None] if len(scaled) == 1 else np.stack(scaled)
         image = torch.from_numpy(stack).permute(0, 3, 1, 2)
         ids = np.empty((len(pictures), *size), np.uint8 if len(self.class_names) <= 256 else np.uint16)
-        for top, rows in class_bands(
-            self.inference_for(*image.shape[-2:], inference), self.network, image, size, self._prepare
-        ):
+        chosen = self.inference_for(image.shape[2], image.shape[3], inference)
+        for top, rows in class_bands(chosen, self.network, image, size, self._prepare):
             ids[:, top : top + rows.shape[1]] = rows.cpu().numpy()
         return ids
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +18,15 @@ from idd_seg.run_folder import describe_run, note_state
 
 RESUME = (None, "auto", "never")
 LOCK = ".lock"
+PATIENCE = 0.5  # seconds; whoever asks whether a run goes on holds the lock for a moment
 RESULTS = ("checkpoints", "metrics.json", "metrics.csv", "exhibits", "pictures")
 # Of no use to tell whether a run lies there, but they would be taken for the new run's.
 BESIDE = ("position_reader.safetensors", "tensorboard", "rank*.log")
 # What may change between the parts of a run: where things lie, who watches, and how many processes load.
-MAY_CHANGE = ("resume", "run_dir", "output_dir", "cache_dir", "logger", "callbacks", "name", "data.num_workers")
+MAY_CHANGE = (
+    *("resume", "run_dir", "output_dir", "cache_dir", "logger", "callbacks", "name"),
+    *("data.num_workers", "data.timeout_s", "trainer.timeout_minutes"),
+)
 
 
 @contextmanager
@@ -40,7 +45,7 @@ def taken(cfg: DictConfig) -> Iterator[float | None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=PATIENCE)
     except Timeout:
         raise RunFolderError(f"'{folder}' is in use by a run that goes on; choose another hydra.run.dir") from None
     try:
@@ -52,11 +57,37 @@ def taken(cfg: DictConfig) -> Iterator[float | None]:
         try:
             yield None
         except BaseException as error:
-            note_state(folder, _state_of(error), _text_of(error))
+            _note(folder, _state_of(error), _text_of(error))
             raise
-        note_state(folder, "finished")
+        _note(folder, "finished")
     finally:
         lock.release()
+
+
+def _note(folder: Path, state: str, text: str | None = None) -> None:
+    """Note how a run ended; what keeps it from being written must not hide that."""
+    try:
+        note_state(folder, state, text)
+    except (OSError, ValueError) as error:
+        warnings.warn(f"'{folder / 'run.json'}' can't be brought up to date ({error})", stacklevel=2)
+
+
+def is_taken(folder: Path) -> bool:
+    """Tell whether a run is writing to a folder at this moment.
+
+    A run that was killed leaves `running` in its `run.json`, and its folder free.
+    """
+    if not (folder / LOCK).is_file():
+        return False
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:  # a folder of somebody else
+        return False
+    lock.release()
+    return False
 
 
 def best_of(folder: Path) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import time
 import warnings
@@ -17,11 +18,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from idd_seg import build
 from idd_seg.allocator import keep_freed_memory
-from idd_seg.callbacks.checkpoint import BEST, LAST, WholeFiles
+from idd_seg.callbacks.checkpoint import BEST, LAST, save_finally
 from idd_seg.callbacks.interruption import Interruption
-from idd_seg.checkpoint import read_checkpoint
+from idd_seg.callbacks.whole_files import WholeFiles
+from idd_seg.checkpoint import Saved, latest_whole, previous_of
 from idd_seg.data.base import SegmentationDataModule
-from idd_seg.errors import ConfigError
+from idd_seg.data.trouble import explained
+from idd_seg.errors import CheckpointError, ConfigError
 from idd_seg.group import Joined
 from idd_seg.guard import NonFiniteGuard
 from idd_seg.loggers import close_wandb
@@ -36,6 +39,8 @@ from idd_seg.run_folder import write_json
 from idd_seg.tables import class_table
 from idd_seg.teacher_cache import TeacherCache
 
+LARGEST = 1e6  # a learning rate or decay beyond it overflows float32 in the first steps
+
 
 def train(cfg: DictConfig, place: Place | None = None) -> float:
     """Train as `cfg` says and fill the run folder `cfg.run_dir`; return the best mIoU on held-out images.
@@ -47,7 +52,7 @@ def train(cfg: DictConfig, place: Place | None = None) -> float:
     Raises:
         UserError: for whatever is wrong with configuration, data or files, before the first step where it can be known.
     """
-    _quieten()
+    quieten()
     if not torch.cuda.is_available():
         keep_freed_memory()
     data = checked_data(cfg)
@@ -69,7 +74,7 @@ def train(cfg: DictConfig, place: Place | None = None) -> float:
         logger=[build.make(node, f"logger.{name}") for name, node in cfg.logger.items()],
         callbacks=callbacks,
         # Lightning would take a SLURM allocation, in which this may run alone, for a group.
-        plugins=[WholeFiles(), LightningEnvironment() if place is None else Joined(place)],
+        plugins=[WholeFiles(f"{LAST}.ckpt"), LightningEnvironment() if place is None else Joined(place)],
         default_root_dir=cfg.run_dir,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -141,19 +146,23 @@ def _trainer_node(cfg: DictConfig, place: Place | None) -> DictConfig:
 def _fit(
     trainer: L.Trainer, module: Distiller, data: SegmentationDataModule, last: Path, interruption: Interruption
 ) -> None:
-    """Train, from the checkpoint `last` on if it is there.
+    """Train, from the checkpoint `last` on if it is there, or from the one before it if that is damaged.
 
     Raises:
         KeyboardInterrupt, SystemExit: after a signal; Lightning ends the process by itself at ctrl-C, where a sweep or
             a lock must see the interruption.
+        CheckpointError: if checkpoints are there and none can be used, or if they belong to another teacher.
+        DataError: for loader processes that were killed.
     """
-    if last.is_file():
-        # Read by our own reader first: it says what is wrong with a file in words of the user.
-        read_checkpoint(last)
+    # Read by our own reader first: it says what is wrong with a file in words of the user.
+    saved = latest_whole(last)
+    if saved is not None:
+        _refuse_another_teacher(saved, module)
         if trainer.is_global_zero:
-            print(f"going on from {last}")
+            print(f"going on from {saved.path}")
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None)
+        with explained():
+            trainer.fit(module, datamodule=data, ckpt_path=None if saved is None else saved.path)
     except SIGTERMException:
         if interruption.number == signal.SIGINT:
             raise KeyboardInterrupt from None
@@ -166,20 +175,37 @@ def _fit(
         raise KeyboardInterrupt
 
 
+def _refuse_another_teacher(saved: Saved, module: Distiller) -> None:
+    before = saved.card.get("teacher") or {}
+    now = {} if module.teacher is None else module.teacher.source
+    if before.get("sha256") != now.get("sha256"):
+        raise CheckpointError(
+            f"'{saved.path}' was distilled from '{before.get('path')}', and the file that is there now, "
+            f"'{now.get('path')}', is another one; put the teacher back, or train anew with resume=never"
+        )
+
+
 def _check_numbers(cfg: DictConfig) -> None:
     """Refuse what Lightning or PyTorch would refuse late, or by a message that does not name the option."""
     if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
         raise ConfigError(f"seed must be a whole number in 0 .. 2**32 - 1, got '{cfg.seed}'")
     for key in ("max_steps", "log_every_n_steps", "val_check_interval", "limit_val_batches", "accumulate_grad_batches"):
-        if not isinstance(cfg.trainer[key], int | float) or not cfg.trainer[key] > 0:
+        if not _is_number(cfg.trainer[key]) or not cfg.trainer[key] > 0:
             raise ConfigError(f"trainer.{key} must be a number > 0, got '{cfg.trainer[key]}'")
     for key in ("lr", "weight_decay", "momentum"):
         value = cfg.optimizer.get(key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value < 0):
-            raise ConfigError(f"optimizer.{key} must be a number >= 0, got '{value}'")
+        if value is not None and not (_is_number(value) and 0 <= value <= LARGEST):
+            raise ConfigError(f"optimizer.{key} must be a number, 0 to {LARGEST:g}, got '{value}'")
+    clip = cfg.trainer.get("gradient_clip_val")
+    if clip is not None and not (_is_number(clip) and clip > 0):
+        raise ConfigError(f"trainer.gradient_clip_val must be a number > 0, or null, got '{clip}'")
 
 
-def _quieten() -> None:
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def quieten() -> None:
     """Leave out what Lightning says at every start, and no more."""
     for name in ("lightning.pytorch", "lightning.fabric", "matplotlib"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -238,15 +264,14 @@ def _teacher_cache(
 def _validate_the_end(trainer: L.Trainer, module: Distiller, data: SegmentationDataModule, run_dir: Path) -> None:
     """Validate and keep the last step, where the interval of validations did not end on it."""
     step = trainer.global_step
-    if step in module.validated:
-        return
-    trainer.validate(module, datamodule=data, verbose=False)
     folder = run_dir / "checkpoints"
-    names = [LAST]
-    if _best_step(module) == step:
-        names.append(BEST)
-    for name in names:
-        trainer.save_checkpoint(folder / f"{name}.ckpt")
+    if step not in module.validated:
+        with explained():
+            trainer.validate(module, datamodule=data, verbose=False)
+        for name in [LAST, BEST] if _best_step(module) == step else [LAST]:
+            save_finally(trainer, folder / f"{name}.ckpt")
+    if trainer.is_global_zero:
+        previous_of(folder / f"{LAST}.ckpt").unlink(missing_ok=True)
 
 
 def _best_step(module: Distiller) -> int:

@@ -1,4 +1,4 @@
-"""The exported folder is read as plain values and tensors; what is hostile, damaged or of another network is refused."""
+"""An exported folder is read as plain values and tensors; what is hostile, damaged or of another network is not."""
 
 from __future__ import annotations
 

@@ -1,23 +1,91 @@
-"""Which checkpoints a run keeps, and how they are written."""
+"""Which checkpoints a run keeps, and when they are written; what can't be written does not end the run."""
 
 from __future__ import annotations
 
-import os
+import copy
+import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
-from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from idd_seg.callbacks.whole_files import WholeFiles
+from idd_seg.errors import CheckpointError
+from idd_seg.module import Distiller
+
+__all__ = ["BEST", "LAST", "Best", "Last", "WholeFiles", "best", "save_finally"]
 
 BEST, LAST = "best", "last"
 
 
+def save(trainer: L.Trainer, path: Path) -> bool:
+    """Write a checkpoint, and tell all processes alike whether it could be written; a warning says why not."""
+    written = True
+    try:
+        trainer.save_checkpoint(path)
+    except OSError as error:
+        written = False
+        trainer.strategy.barrier("Trainer.save_checkpoint")  # where the other processes wait
+        warnings.warn(
+            f"'{path}' can't be written at step {trainer.global_step} ({_reason(error)}). What was written there "
+            "before stays; it is tried again at the next checkpoint. Make room, or let the run write there again: until then "
+            "a stop costs what was trained since",
+            stacklevel=2,
+        )
+    return bool(trainer.strategy.broadcast(written))
+
+
+def save_finally(trainer: L.Trainer, path: Path) -> None:
+    """Write a checkpoint of the end of a training.
+
+    Raises:
+        CheckpointError: if it can't be written.
+    """
+    try:
+        trainer.save_checkpoint(path)
+    except OSError as error:
+        raise CheckpointError(
+            f"'{path}', a checkpoint of the end of the training, can't be written ({_reason(error)}). Make room, or "
+            "let the run write there again; the same command with resume=auto then goes on from the last whole checkpoint"
+        ) from error
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+class Best(ModelCheckpoint):
+    """Keeps the checkpoint of the best validation; one that can't be written does not count as validated."""
+
+    written = True
+
+    @property
+    def state_key(self) -> str:
+        # Under the name that checkpoints of the first version have.
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        before, self.written = copy.deepcopy(self.state_dict()), True
+        super().on_validation_end(trainer, pl_module)
+        if not self.written:
+            self.load_state_dict(before)
+            if isinstance(pl_module, Distiller):
+                pl_module.validated.pop(trainer.global_step, None)
+
+    def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
+        self.written = save(trainer, Path(filepath))
+        if self.written:
+            self._last_global_step_saved = trainer.global_step
+            self._last_checkpoint_saved = filepath
+            for logger in trainer.loggers:
+                logger.after_save_checkpoint(self)
+
+
 def best(run_dir: str) -> ModelCheckpoint:
     """`checkpoints/best.ckpt`, by mIoU on held-out images."""
-    return ModelCheckpoint(
+    return Best(
         dirpath=Path(run_dir) / "checkpoints",
         filename=BEST,
         monitor="val/mIoU",
@@ -60,46 +128,23 @@ class Last(Checkpoint):
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._save(trainer)
 
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Of a run that ends with a validation this was the last chance; the others are validated, and saved, later.
+        validated = isinstance(pl_module, Distiller) and trainer.global_step in pl_module.validated
+        if validated and self.saved != trainer.global_step:
+            save_finally(trainer, self.path)
+
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         # It is raised between two batches, by all processes; any other exception may leave half a step.
         if isinstance(exception, SIGTERMException) and not trainer.validating and _between_steps(trainer):
             self._save(trainer)
 
     def _save(self, trainer: L.Trainer) -> None:
-        if self.saved != trainer.global_step:
+        if self.saved != trainer.global_step and save(trainer, self.path):
             self.saved = trainer.global_step
-            trainer.save_checkpoint(self.path)
 
 
 def _between_steps(trainer: L.Trainer) -> bool:
     """Tell whether the last batch completed an optimizer step."""
     batches: int = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
     return batches % trainer.accumulate_grad_batches == 0
-
-
-class WholeFiles(TorchCheckpointIO):
-    """Writes beside the target and renames: a full disk or a kill leaves the checkpoint that was there.
-
-    Lightning's own goes by the folder of temporary files, and from another filesystem copies over the target.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".{target.name}.tmp")
-        try:
-            with draft.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(target)
-        except RuntimeError as error:
-            # PyTorch's writer says that its file could not be written, but not why.
-            raise OSError(f"'{target}' can't be written, is the disk full? ({str(error).splitlines()[0]})") from error
-        finally:
-            draft.unlink(missing_ok=True)
-
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read tensors and plain values alone: a checkpoint may be a stranger's."""
-        content: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
-        return content

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,11 +22,13 @@ from idd_seg.data.dataset import EpochSampler, Sample, SegmentationDataset, Trai
 from idd_seg.data.feed import Feed
 from idd_seg.data.jitter import recoloured
 from idd_seg.data.labels import ColourMap, LabelMap, ToClasses
+from idd_seg.data.patience import PARTS, NamingLoader, be_patient
 from idd_seg.data.ram import shared_folder
 from idd_seg.data.reading import MASKS
 from idd_seg.data.server import ServerFormat
 from idd_seg.data.source import Source
-from idd_seg.errors import ConfigError
+from idd_seg.data.trouble import scarce
+from idd_seg.errors import ConfigError, DataError
 from idd_seg.types import Batch
 
 CACHES = ("none", "ram", "disk")
@@ -46,6 +50,8 @@ class SegmentationDataModule(L.LightningDataModule):
         counts: number of items of each complete split, for `prepare`.
         frozen_epochs: number of epochs after which the augmentation is repeated; None draws anew in each.
         num_workers: loader processes; 0 loads in the training process.
+        timeout_s: seconds that loader processes may take for a sample, and all together for the next batch, before
+            the run ends with the names of the files; None waits for ever, as a run without loader processes does.
         seed: samples and their order depend on (seed, epoch, index) alone, whatever the number of workers.
 
     Raises:
@@ -78,6 +84,7 @@ class SegmentationDataModule(L.LightningDataModule):
         cache_dir: str | None = None,
         counts: Mapping[str, int] | None = None,
         frozen_epochs: int | None = None,
+        timeout_s: float | None = None,
     ) -> None:
         super().__init__()
         if not len(class_names) == len(palette) == num_classes:
@@ -112,6 +119,9 @@ class SegmentationDataModule(L.LightningDataModule):
         if frozen_epochs is not None and (not isinstance(frozen_epochs, int) or frozen_epochs < 1):
             raise ConfigError(f"data.frozen_epochs must be a number of epochs >= 1 or null, got '{frozen_epochs}'")
         self.frozen_epochs = frozen_epochs
+        if timeout_s is not None and (isinstance(timeout_s, bool) or not 0 < timeout_s < 1e6):
+            raise ConfigError(f"data.timeout_s must be a number of seconds > 0, or null, got '{timeout_s}'")
+        self.timeout_s = timeout_s
         self.image_scale = image_scale
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers, self.seed = num_workers, seed
@@ -175,7 +185,9 @@ class SegmentationDataModule(L.LightningDataModule):
             )
         if part is not None:
             sampler = TrainingSampler(sampler, batch_size, batches=part[1], first=part[0])
-        return DataLoader(
+        if self.num_workers:
+            self._warn_if_scarce(dataset, batch_size)
+        return NamingLoader(
             dataset,
             batch_size=batch_size,
             sampler=sampler,
@@ -184,8 +196,21 @@ class SegmentationDataModule(L.LightningDataModule):
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
-            worker_init_fn=_quiet_worker,
+            worker_init_fn=partial(_begin_worker, self.timeout_s),
+            timeout=self.timeout_s / PARTS if self.timeout_s is not None and self.num_workers else 0,
         )
+
+    def _warn_if_scarce(self, dataset: SegmentationDataset, batch_size: int) -> None:
+        crop = None if dataset.augmentation is None else dataset.augmentation.crop
+        try:
+            height, width = dataset.source[0].image.shape[:2] if crop is None else crop
+        except DataError:
+            return  # whoever reads it will say so
+        scale = self.image_scale if crop is None else 1.0
+        pixels = height * width * (1 + 3 * scale**2)  # the label's, and the image's bytes
+        # Each process makes a batch while another one waits.
+        if problem := scarce(int(2 * self.num_workers * batch_size * pixels), self.num_workers):
+            warnings.warn(problem, stacklevel=3)
 
     def train_dataloader(self) -> DataLoader[Sample] | Feed:
         """Load the batches of the whole training, from where it stands; outside of a trainer, of one epoch."""
@@ -228,7 +253,8 @@ class SegmentationDataModule(L.LightningDataModule):
         return replace(batch, image=self.normalise(image), label=batch.label.long(), colours=None)
 
 
-def _quiet_worker(worker: int) -> None:
+def _begin_worker(timeout_s: float | None, worker: int) -> None:
+    be_patient(timeout_s)
     # One thread each: several workers with a thread pool of their own slow each other down.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

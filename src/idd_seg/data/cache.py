@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import struct
+import time
 import warnings
 import zlib
 from pathlib import Path
@@ -22,13 +23,16 @@ MAGIC = b"idd-seg decoded2"
 FIELDS = struct.Struct("<16s16sIIIII")
 CHECKSUM = struct.Struct("<I")  # of the fields and the pixels
 START = FIELDS.size + CHECKSUM.size
+DRAFTS = "drafts"
+OLD = 3600.0  # seconds after which nobody writes at a draft any more
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class CachedSource:
     """A source whose items are kept decoded, a file each, and are memory-mapped from then on.
 
-    A file is written beside its place, flushed and renamed: a half one is never taken for a whole one.
+    A file is written in a folder of drafts, flushed and renamed: a half one is never taken for a whole one. What
+    processes that were killed left there is removed by a later run.
     Several processes may write the same item; the last one wins, with the same content. An item whose file on disk has
     changed is decoded anew. The checksum is verified when a process reads a file for the first time. Where
     nothing can be written (a full disk), a warning is given once and items are decoded as without a cache.
@@ -41,6 +45,7 @@ class CachedSource:
         self.source, self.folder = source, folder
         self.verified: set[Path] = set()
         self.writable = True
+        _remove_old(folder / DRAFTS)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -121,9 +126,10 @@ class CachedSource:
         checksum = zlib.crc32(fields)
         for part in body:
             checksum = zlib.crc32(part, checksum)
-        beside = path.with_name(f"{path.name}.{os.getpid()}")
+        beside = self.folder / DRAFTS / f"{path.name}.{os.getpid()}"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            beside.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(exist_ok=True)
             with beside.open("wb") as file:
                 file.writelines([fields, CHECKSUM.pack(checksum), *body])
                 file.flush()
@@ -139,3 +145,12 @@ class CachedSource:
                 "and again. Make room, or use another data.cache_dir",
                 stacklevel=2,
             )
+
+
+def _remove_old(drafts: Path) -> None:
+    """Remove the drafts of processes that were killed; a clock that was set back leaves them there a while longer."""
+    with contextlib.suppress(OSError):
+        for draft in list(drafts.iterdir()):
+            with contextlib.suppress(OSError):
+                if time.time() - draft.stat().st_mtime > OLD:
+                    draft.unlink()

@@ -44,7 +44,7 @@ class Deployed(nn.Module):
     def _scaled(self, side: int) -> int:
         """Scale a side in whole numbers: sizes are unknown while the graph is written."""
         top, bottom = self.scale.numerator, self.scale.denominator
-        return torch.sym_max(1, (2 * side * top + bottom) // (2 * bottom))
+        return torch.sym_max(1, (2 * side * top + bottom) // (2 * bottom))  # type: ignore[return-value]
 
 
 class AnySizePool(nn.Module):
@@ -93,5 +93,5 @@ def of_any_size(network: nn.Module) -> nn.Module:
 def _cells(pool: nn.AdaptiveAvgPool2d) -> tuple[int, int] | None:
     """Return the cells of a pooling; None for the mean over all, which files can say for any size."""
     size = pool.output_size
-    rows, columns = (size, size) if isinstance(size, int) else size
+    rows, columns = size if isinstance(size, tuple) else (size, size)
     return None if rows == columns == 1 or rows is None or columns is None else (rows, columns)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from idd_seg.errors import UserError
+from idd_seg.exporting.winograd import by_winograd
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 IMAGE, LOGITS = "image", "logits"
@@ -43,11 +44,12 @@ def any_shape() -> dict[int, Any]:
     return dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
 
 
-def write_onnx(graph: nn.Module, path: Path, metadata: dict[str, str]) -> None:
+def write_onnx(graph: nn.Module, path: Path, metadata: dict[str, str], winograd: bool = False) -> None:
     """Write `graph`, from `image` (N, 3, H, W) uint8 RGB to `logits` (N, K, H, W) float32, as one file.
 
     Args:
         metadata: names and values that the file carries.
+        winograd: compute wide convolutions so; see `winograd.py`.
     """
     axes: dict[int, Any] = {0: "batch", 2: "height", 3: "width"}
     with _quiet():
@@ -65,6 +67,8 @@ def write_onnx(graph: nn.Module, path: Path, metadata: dict[str, str]) -> None:
         import onnx
 
         model = program.model_proto
+        if winograd:
+            by_winograd(model)
     for place in (model.graph.input[0], model.graph.output[0]):
         for side, name in axes.items():
             place.type.tensor_type.shape.dim[side].dim_param = name

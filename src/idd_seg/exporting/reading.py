@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from idd_seg.checkpoint import STUDENT, Saved, file_hash, read_checkpoint
+from idd_seg.checkpoint import STUDENT, Saved, read_checkpoint
 from idd_seg.errors import CheckpointError
 from idd_seg.models.fold import fold_batch_norms
-from idd_seg.models.weights import check_weight_path, read_weights
+from idd_seg.models.weights import check_weight_path, file_hash, read_weights
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FOLDER_FORMAT = 1

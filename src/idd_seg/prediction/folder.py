@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,7 +45,7 @@ class Pace:
 
 
 def predict_all(
-    jobs: Sequence[Job], show: Callable[[Sequence[UInt8]], Sequence[ClassIds]], results: Results, pace: Pace
+    jobs: Sequence[Job], show: Callable[[Sequence[UInt8]], Iterable[ClassIds]], results: Results, pace: Pace
 ) -> Tally:
     """Predict pictures, then videos; `show` gives the class ids of pictures of one size."""
     pictures = [job for job in jobs if not job.is_video]
@@ -71,7 +71,7 @@ def predict_all(
 
 
 def _video(
-    job: Job, show: Callable[[Sequence[UInt8]], Sequence[ClassIds]], results: Results, pace: Pace, progress: Progress
+    job: Job, show: Callable[[Sequence[UInt8]], Iterable[ClassIds]], results: Results, pace: Pace, progress: Progress
 ) -> Tally:
     try:
         video = probe(job.source, pace.max_pixels)

@@ -6,7 +6,7 @@ import errno
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,7 +99,7 @@ class Pipeline:
         self,
         size_of: Callable[[Path], tuple[int, int]],
         read: Callable[[Path], UInt8],
-        show: Callable[[Sequence[UInt8]], Sequence[ClassIds]],
+        show: Callable[[Sequence[UInt8]], Iterable[ClassIds]],
         write: Callable[[Job, UInt8, ClassIds], None],
         batch_size: int = 1,
         workers: int = 2,

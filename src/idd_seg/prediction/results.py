@@ -74,7 +74,7 @@ class Results:
         if "overlay" in self.save:
             self.blend(picture, ids)
             encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR, dst=picture))[1]
-            _whole(self.path("overlay", job), lambda draft: draft.write_bytes(encoded))
+            _whole(self.path("overlay", job), lambda draft: draft.write_bytes(encoded.data))
 
     def write_ids(self, job: Job, ids: ClassIds) -> None:
         """Write the class ids alone, as grey values and in colours, as far as they are asked for."""

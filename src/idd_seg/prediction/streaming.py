@@ -6,7 +6,7 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
@@ -27,7 +27,7 @@ def predict_video(
     job: Job,
     video: Video,
     results: Results,
-    show: Callable[[Sequence[UInt8]], Sequence[ClassIds]],
+    show: Callable[[Sequence[UInt8]], Iterable[ClassIds]],
     batch_size: int = 1,
     step: Callable[[], object] = lambda: None,
 ) -> Tally:
@@ -53,7 +53,7 @@ def _stream(
     job: Job,
     video: Video,
     results: Results,
-    show: Callable[[Sequence[UInt8]], Sequence[ClassIds]],
+    show: Callable[[Sequence[UInt8]], Iterable[ClassIds]],
     batch_size: int,
     step: Callable[[], object],
     writer: Writer | None,

@@ -85,7 +85,7 @@ class Writer:
         rate = round(video.rate * 1000) / 1000
         # Most codecs want even sides.
         size = (video.width + video.width % 2, video.height + video.height % 2)
-        self.writer = cv2.VideoWriter(str(self.draft), cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
+        self.writer = cv2.VideoWriter(str(self.draft), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
         if not self.writer.isOpened():
             raise DataError(f"{video.path}: OpenCV can't write an MPEG-4 video of {video.width} x {video.height} here")
 

@@ -1,0 +1,70 @@
+"""What goes wrong with loader processes, said in words of the user."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from idd_seg.errors import DataError
+
+SHARED = Path("/dev/shm")  # where batches pass from the loader processes to the training
+LESS = "fewer of them (data.num_workers), a smaller data.batch_size, or data.cache=disk instead of ram may help"
+MORE_SHARED = "give more (a container's --shm-size=8g, say), or take fewer processes (data.num_workers, 0 needs none)"
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn what PyTorch says of a loader process that was killed into a DataError with advice.
+
+    PyTorch raises it from a signal handler, wherever the training stands.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        found = _explanation(str(error))
+        if found is None:
+            raise
+        raise DataError(found) from error
+
+
+def _explanation(text: str) -> str | None:
+    if "DataLoader worker" in text and "bus error" in text.lower():
+        return f"a loader process found no room in {SHARED}{_free()}; {MORE_SHARED}"
+    if re.search(r"DataLoader worker \(pid\D+\d+\) is killed by signal: Killed", text):
+        return (
+            "a loader process was killed (signal 9), as the system does with what takes too much memory; "
+            f"{LESS}. resume=auto goes on from the last checkpoint"
+        )
+    if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):
+        return (
+            f"a loader process ended ({' '.join(text.split())[:200]}); data.num_workers=0 loads in the training "
+            "process, which shows why. resume=auto goes on from the last checkpoint"
+        )
+    return None
+
+
+def _free() -> str:
+    try:
+        return f", where {shutil.disk_usage(SHARED).free / 1e6:.0f} MB are free"
+    except OSError:
+        return ""
+
+
+def scarce(needed: int, processes: int) -> str | None:
+    """Say that the memory shared with loader processes is too small for the batches on their way; None if it is not.
+
+    Args:
+        needed: bytes.
+    """
+    if not SHARED.is_dir():
+        return None
+    free = shutil.disk_usage(SHARED).free
+    if free >= needed:
+        return None
+    return (
+        f"{SHARED} has {free / 1e6:.0f} MB free, and the batches of {processes} loader processes on their way take "
+        f"about {needed / 1e6:.0f} MB; {MORE_SHARED}"
+    )

@@ -1,0 +1,96 @@
+"""The benchmark of a step: its parts add up, its counts are right, its files are there."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from idd_seg import benchmark
+from idd_seg.benchmarks.bounds import bound, count_step, measure_matrix_rate
+from idd_seg.benchmarks.stopwatch import PARTS, Stopwatch
+from idd_seg.types import Outputs
+from tests.commands import call
+
+CPU = torch.device("cpu")
+
+
+def test_parts_within_parts_count_for_themselves() -> None:
+    clock = Stopwatch(CPU)
+    start = time.perf_counter()
+    with clock.within("optimizer"):
+        time.sleep(0.02)
+        with clock.within("backward"):
+            time.sleep(0.05)
+        time.sleep(0.01)
+    whole = time.perf_counter() - start
+    assert clock.seconds["backward"] == pytest.approx(0.05, abs=0.02)
+    assert clock.seconds["optimizer"] == pytest.approx(0.03, abs=0.02)
+    assert sum(clock.seconds.values()) == pytest.approx(whole, abs=1e-3)
+
+
+def test_a_network_s_forward_passes_are_watched() -> None:
+    clock, network = Stopwatch(CPU), nn.Identity()
+    clock.watch(network, "student")
+    network(torch.zeros(1))
+    assert set(clock.seconds) == {"student"}
+    assert clock.open == []
+
+
+class One(nn.Module):
+    """A single convolution: 3 -> 4 channels, 3 x 3."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1, bias=False)
+
+    def forward(self, image: Tensor) -> Outputs:
+        return Outputs(self.conv(image), {})
+
+
+def test_operations_and_bytes_by_hand() -> None:
+    image = torch.zeros(2, 3, 5, 7)
+    flops, held = count_step(One(), One().requires_grad_(False), image)
+    forward = 2 * (2 * 5 * 7) * 4 * (3 * 9)
+    # Backward: the weights' gradient alone; the image has none.
+    assert flops == 3 * forward
+    once = 4 * (image.numel() + 2 * 4 * 5 * 7 + 4 * 3 * 9)
+    assert held == 4 * once
+
+
+def test_the_bound_is_the_larger_of_both() -> None:
+    found = {"flops": 100, "bytes": 30, "rates": {"float32": 10.0, "bfloat16": 40.0}, "bandwidth": 2.0}
+    assert bound(found, "32-true") == 15
+    assert bound(found, "bf16-mixed") == 7.5
+    assert bound({**found, "bytes": 0}, "32-true") == 10
+    assert bound({**found, "bytes": 0}, "bf16-mixed") == 2.5
+
+
+def test_a_matrix_rate_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("idd_seg.benchmarks.bounds", fromlist=["SIDE"]).SIDE, "cpu", 64)
+    assert measure_matrix_rate(CPU, torch.float32, 2) > 1e6
+
+
+@pytest.mark.slow
+def test_the_parts_of_a_step_add_up_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["device=cpu", "student=small", "teacher=small", "step.sizes=[[64,64]]", "repeats=3"]
+    code = call(benchmark, "suite=step", *options, "hydra.run.dir=run", folder=tmp_path, patch=monkeypatch)
+    assert code == 0
+    content = json.loads((tmp_path / "run" / "step.json").read_text())
+    (size,) = content["sizes"]
+    assert size["size"] == [64, 64]
+    assert set(size["ways"]) == {"float32", "fast"}
+    for way in size["ways"].values():
+        assert set(way["parts"]) == set(PARTS)
+        assert all(seconds >= 0 for seconds in way["parts"].values())
+        for name in ("teacher", "student", "terms", "backward", "optimizer"):
+            assert way["parts"][name] > 0, name
+            assert way["bare_parts"][name] > 0, name
+        # Measured on other steps of the same run; a machine at other work is slow now and then.
+        assert sum(way["parts"].values()) == pytest.approx(way["seconds"]["median"], rel=0.6)
+        assert way["bound_seconds"] > 0
+    assert (tmp_path / "run" / "step.png").stat().st_size > 5000
