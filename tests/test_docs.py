@@ -148,6 +148,8 @@ def shrink(command: str) -> list[str]:
 SLOW = {
     "python -m idd_seg.benchmark eval",
     "python -m idd_seg.benchmark losses",
+    "python -m idd_seg.benchmark model student=r18 teacher=r101 data=cityscapes",
+    "python -m idd_seg.benchmark step device=cpu",
     "python -m idd_seg.train experiment=cityscapes_psp_r18_idd",
     *(command for command in PROGRAM if "hydra/sweeper=optuna" in command),
     # Ten seconds each; test_foreign_teachers.py trains with each kind on generated scenes.
@@ -163,7 +165,13 @@ def test_command(command: str, place: Path) -> None:
     more = {
         "compare": ["probe_steps=2"],
         "prepare": [*(["fetch=false"] if "fetch=false" not in words else []), "data.counts=null", "workers=1"],
-        "benchmark": ["repeats=1", "loss=[ce,idd]"],
+        "benchmark": [
+            "repeats=1",
+            "loss=[ce,idd]",
+            *(["size=[64,64]"] if "model" in words else []),
+            *(["ways=[eager]"] if "model" in words and not any(w.startswith("ways") for w in words) else []),
+            *(["step.sizes=[[64,64]]", "step.terms=[ce,idd]", "teacher=small"] if "step" in words else []),
+        ],
         "import_checkpoint": [*(foreign(words) or ())],
     }
     if module == "import_checkpoint":

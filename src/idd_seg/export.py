@@ -23,7 +23,7 @@ def main(cfg: DictConfig) -> None:
     from idd_seg.run_folder import describe_run
 
     formats = cfg.formats if isinstance(cfg.formats, str) else list(cfg.formats)
-    plan = Plan(formats, cfg.fp16, cfg.int8, cfg.tolerance)
+    plan = Plan(formats, cfg.winograd, cfg.fp16, cfg.int8, cfg.tolerance)
     target = check_target(Path(cfg.output).expanduser())
     if cfg.threads is not None:
         if not isinstance(cfg.threads, int) or cfg.threads < 1:

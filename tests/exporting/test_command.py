@@ -32,11 +32,18 @@ def test_everything_at_once(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    options = ["formats=[safetensors,onnx,torch_export]", "fp16=true", "int8=true", "measure.speed=true"]
-    options += ["calibration.images=2", "measure.size=[32,48]", "measure.repeats=1", "output=a model"]
+    options = ["formats=[safetensors,onnx,torch_export]", "winograd=true", "fp16=true", "int8=true"]
+    options += [
+        "measure.speed=true",
+        "calibration.images=2",
+        "measure.size=[32,48]",
+        "measure.repeats=1",
+        "output=a model",
+    ]
     assert export(checkpoint, tmp_path, monkeypatch, *options) == 0, capfd.readouterr().err
     folder = tmp_path / "a model"
     files = {"model.safetensors", "model.onnx", "model_fp16.onnx", "model_int8.onnx", "model.pt2"}
+    files.add("model_winograd.onnx")
     assert {path.name for path in folder.iterdir()} == {*files, "config.json", "export.json", "README.md"}
     report = json.loads((folder / "export.json").read_text())
     assert report["files"].keys() == files
@@ -141,6 +148,7 @@ MISTAKES = [
     (["formats=onnx"], "formats must be a list"),
     (["formats=[]"], "formats must be a list"),
     (["formats=[safetensors]", "int8=true"], "int8=true writes a form of the ONNX file; add onnx to formats"),
+    (["winograd=1"], "winograd must be true or false"),
     (["fp16=yes please"], "fp16 must be true or false"),
     (["tolerance=0"], "tolerance must be a number above 0"),
     (["threads=0"], "threads must be a whole number"),

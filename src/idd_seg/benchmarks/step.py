@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,9 @@ def run(cfg: DictConfig, device: torch.device) -> list[Row]:
     folder = Path(cfg.run_dir)
     write_json(folder / "step.json", {"device": str(device), "sizes": [_plain(found) for found in content]})
     draw(content, folder / "step.png")
-    return rows
+    from idd_seg.benchmarks.generated import generator_row  # which trains as is done here
+
+    return [*rows, generator_row(cfg, device)]
 
 
 def ways(device: torch.device, size: tuple[int, int], compiled: bool) -> list[Way]:
@@ -159,38 +162,40 @@ class _Forever:
 
 def _measure(cfg: DictConfig, device: torch.device, way: Way, data: Pictures) -> Measured:
     """Train by the way, bare steps in between, in blocks; then some steps part by part, of both."""
-    module = _module(cfg, way, device)
+    module = module_of(cfg, way.speed, device, cfg.step.terms)
     bare = Bare(cfg, data.batch, device)
     blocks, clock = Blocks(), Stopwatch(device)
     # Blocks, so that a GPU's launches run ahead as in training.
     beside = Beside(bare, blocks, module, data, clock, int(cfg.repeats), 10 if device.type == "cuda" else 1)
-    _fit(module, data, way, device, beside)
+    fit(module, data, way.precision, device, beside)
     parts = {name: beside.clock.seconds.get(name, 0.0) / beside.parted for name in PARTS}
     memory = _memory(cfg, device, way, data) if device.type == "cuda" else None
     return Measured(summary(blocks.ours), summary(blocks.bare), parts, bare.parts(3, Stopwatch(device)), memory)
 
 
-def _module(cfg: DictConfig, way: Way, device: torch.device) -> Watched:
+def module_of(cfg: DictConfig, speed_options: dict[str, Any], device: torch.device, terms_of: Sequence[str]) -> Watched:
+    """Build a Distiller of the configuration's networks, with these of its terms."""
     student, network = _networks(cfg)
     teacher = FrozenTeacher(network)
-    chosen = {name: weight for name, weight in cfg.loss.items() if str(name).removesuffix("_weight") in cfg.step.terms}
+    chosen = {name: weight for name, weight in cfg.loss.items() if str(name).removesuffix("_weight") in terms_of}
     terms = make_terms(OmegaConf.create(chosen, parent=cfg))
     optimizer = make(cfg.optimizer, "optimizer")
     scheduler = make(cfg.scheduler, "scheduler", total_iters=10_000)
     module = Watched(student, teacher, terms, optimizer, scheduler)
-    speed = Speed(**way.speed)
+    speed = Speed(**speed_options)
     speed.set_up()
     speed.prepare(student, teacher, device)
     return module
 
 
-def _fit(module: Watched, data: Pictures, way: Way, device: torch.device, beside: L.Callback) -> None:
+def fit(module: Watched, data: L.LightningDataModule, precision: str, device: torch.device, beside: L.Callback) -> None:
+    """Train until `beside` ends it."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning.*")
         L.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=1,
-            precision=way.precision,  # type: ignore[arg-type]
+            precision=precision,  # type: ignore[arg-type]
             max_steps=10_000,
             logger=MetricsFile(folder),
             callbacks=[Throughput(10), ProgressLines(1e9), beside],
@@ -297,9 +302,9 @@ def _memory(cfg: DictConfig, device: torch.device, way: Way, data: Pictures) -> 
     """Return the bytes at the peak of a training alone."""
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated(device)
-    module = _module(cfg, way, device)
+    module = module_of(cfg, way.speed, device, cfg.step.terms)
     torch.cuda.reset_peak_memory_stats(device)
-    _fit(module, data, way, device, _Stop(4))
+    fit(module, data, way.precision, device, _Stop(4))
     return torch.cuda.max_memory_allocated(device) - before
 
 

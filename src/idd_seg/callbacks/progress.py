@@ -26,7 +26,7 @@ class ProgressBars(L.Callback):
     Lightning's own bars count the batches of an epoch, which tells little of a run that is measured in steps.
 
     Args:
-        seconds: how often loss and mIoU are read from the device.
+        seconds: how often loss and mIoU are read from the device, at most.
     """
 
     def __init__(self, seconds: float = 1.0) -> None:
@@ -53,7 +53,8 @@ class ProgressBars(L.Callback):
         if self.bars is None or self.training is None:
             return
         self.bars.update(self.training, completed=trainer.global_step)
-        if time.monotonic() - self.last >= self.seconds:
+        # A GPU is asked for values only at the steps at which they are logged.
+        if time.monotonic() - self.last >= self.seconds and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.last = time.monotonic()
             self.bars.update(self.training, note=_values(trainer, ("train/loss", "val/mIoU")))
 

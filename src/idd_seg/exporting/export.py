@@ -24,6 +24,7 @@ from idd_seg.run_folder import versions, write_json
 from idd_seg.tables import percent
 
 FORMATS = ("safetensors", "onnx", "torch_export")
+ONNX_WINOGRAD = "model_winograd.onnx"
 ONNX, ONNX_HALF, ONNX_INT8, PROGRAM = "model.onnx", "model_fp16.onnx", "model_int8.onnx", "model.pt2"
 HALF_TOLERANCE = 2e-2  # float16 has 11 bits; through some fifty layers
 
@@ -34,6 +35,7 @@ class Plan:
 
     Args:
         formats: of `FORMATS`.
+        winograd: also an ONNX file whose wide convolutions are Winograd's products, for CPUs.
         fp16: also an ONNX file in float16.
         tolerance: largest difference from PyTorch that counts as rounding, relative to the largest logit.
 
@@ -43,6 +45,7 @@ class Plan:
     """
 
     formats: Sequence[str]
+    winograd: bool = False
     fp16: bool = False
     int8: bool = False
     tolerance: float = 1e-4
@@ -53,7 +56,7 @@ class Plan:
         for name in self.formats:
             if name not in FORMATS:
                 raise ConfigError(f"formats: there is no '{name}'{suggest(str(name), FORMATS)}; {', '.join(FORMATS)}")
-        for option in ("fp16", "int8"):
+        for option in ("winograd", "fp16", "int8"):
             if not isinstance(getattr(self, option), bool):
                 raise ConfigError(f"{option} must be true or false, got '{getattr(self, option)}'")
             if getattr(self, option) and "onnx" not in self.formats:
@@ -88,15 +91,17 @@ class Export:
             self.runners[WEIGHTS] = Deployed(load(self.draft, "cpu").network, self.model.card).eval()
             self._note(path, WEIGHTS, self.plan.tolerance)
         if "onnx" in self.plan.formats:
-            self._onnx(ONNX, False, self.plan.tolerance)
+            self._onnx(ONNX, self.plan.tolerance)
+        if self.plan.winograd:
+            self._onnx(ONNX_WINOGRAD, self.plan.tolerance, winograd=True)
         if self.plan.fp16:
-            self._onnx(ONNX_HALF, True, HALF_TOLERANCE)
+            self._onnx(ONNX_HALF, HALF_TOLERANCE, half=True)
         if "torch_export" in self.plan.formats:
             self._program()
 
-    def _onnx(self, name: str, half: bool, tolerance: float) -> None:
+    def _onnx(self, name: str, tolerance: float, half: bool = False, winograd: bool = False) -> None:
         graph = Deployed(of_any_size(self.folded), self.model.card, half)
-        onnx_file.write_onnx(graph, self.draft / name, self._metadata())
+        onnx_file.write_onnx(graph, self.draft / name, self._metadata(), winograd)
         self.runners[name] = onnx_file.Session(self.draft / name)
         self._note(self.draft / name, name, tolerance)
 
