@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY ?= passive
 export GOMP_SPINCOUNT ?= 1000
 export IDD_SEG_CACHE ?= $(CURDIR)/outputs/cache
 
-.PHONY: help setup demo test test-full lint bench dist clean
+.PHONY: help setup demo evidence test test-full lint bench dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ demo: setup ## distil a small student on generated scenes; ends with a table, a 
 	$(PY) -m idd_seg.compare 'runs={twin: $(DEMO)/twin, student: $(DEMO)/student}' hydra.run.dir=$(DEMO)/comparison
 	$(PY) -m idd_seg.report $(DEMO) --out $(DEMO)/report.html
 
+evidence: setup ## all methods side by side on CamVid (IDD_SEG_CAMVID) and generated scenes, small (a day on 2 cores; goes on where it was stopped)
+	$(PY) -m idd_seg.study study=camvid_small results=docs/results/camvid_small
+	$(PY) -m idd_seg.study study=shapes results=docs/results/shapes
+
 test: setup lint ## the quick tests, with ruff and mypy (under 10 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m 'not slow' -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
@@ -40,10 +44,11 @@ lint: setup ## ruff and mypy
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-bench: setup ## how fast this machine does it, as ratios within one run (about 15 minutes; leave the machine alone)
+bench: setup ## how fast this machine does it, as ratios within one run (about 25 minutes; leave the machine alone)
 	$(PY) -m idd_seg.benchmark data device=cpu
 	$(PY) -m idd_seg.benchmark eval device=cpu
 	$(PY) -m idd_seg.benchmark losses device=cpu
+	$(PY) -m idd_seg.benchmark step device=cpu
 
 dist: setup ## build wheel and sdist
 	$(PY) -m build

@@ -122,11 +122,11 @@ def _stop(group: str, options: tuple[str, ...], folder: Path, name: str, moment:
         outcome.bad = "hang"
     elif code not in (0, -signal.SIGKILL, 128 + signal.SIGTERM, 128 + signal.SIGINT):
         outcome.bad, outcome.note = "unexplained", child.text[-2000:]
-    if code == -signal.SIGKILL and began >= 0:
+    if code and began >= 0:
         outcome.lost = reached - _kept(folder / name)
-    elif code is not None and code > 128 and began >= 0:
-        outcome.lost = reached - _kept(folder / name)
-        outcome.bad = outcome.bad or ("wrong" if outcome.lost > 0 else "")
+    # Asked to stop between two steps, a run keeps the last one; a validation is given up, and made again.
+    if code is not None and code > 0 and outcome.lost and moment.where == "training":
+        outcome.bad = outcome.bad or "wrong"
     if outcome.lost > EVERY:
         outcome.bad = "wrong"
     return outcome

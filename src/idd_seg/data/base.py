@@ -26,7 +26,7 @@ from idd_seg.data.patience import PARTS, NamingLoader, be_patient
 from idd_seg.data.ram import shared_folder
 from idd_seg.data.reading import MASKS
 from idd_seg.data.server import ServerFormat
-from idd_seg.data.source import Source
+from idd_seg.data.source import Part, Source
 from idd_seg.data.trouble import scarce
 from idd_seg.errors import ConfigError, DataError
 from idd_seg.types import Batch
@@ -48,6 +48,8 @@ class SegmentationDataModule(L.LightningDataModule):
         image_scale: size of the images that the network sees, relative to the files; labels are judged at full size.
         cache: `none`; `disk` keeps decoded pictures in `cache_dir`; `ram` in memory, for the length of the run.
         counts: number of items of each complete split, for `prepare`.
+        held_out: the last of so many parts of the training split stands in for `val`, and is not trained on; None
+            leaves both as they are.
         frozen_epochs: number of epochs after which the augmentation is repeated; None draws anew in each.
         num_workers: loader processes; 0 loads in the training process.
         timeout_s: seconds that loader processes may take for a sample, and all together for the next batch, before
@@ -84,6 +86,7 @@ class SegmentationDataModule(L.LightningDataModule):
         cache_dir: str | None = None,
         counts: Mapping[str, int] | None = None,
         frozen_epochs: int | None = None,
+        held_out: int | None = None,
         timeout_s: float | None = None,
     ) -> None:
         super().__init__()
@@ -118,7 +121,9 @@ class SegmentationDataModule(L.LightningDataModule):
         self.augment: Augmentation | None = augment or Augmentation()
         if frozen_epochs is not None and (not isinstance(frozen_epochs, int) or frozen_epochs < 1):
             raise ConfigError(f"data.frozen_epochs must be a number of epochs >= 1 or null, got '{frozen_epochs}'")
-        self.frozen_epochs = frozen_epochs
+        if held_out is not None and (not isinstance(held_out, int) or held_out < 2):
+            raise ConfigError(f"data.held_out must be a number of parts >= 2 or null, got '{held_out}'")
+        self.frozen_epochs, self.held_out = frozen_epochs, held_out
         if timeout_s is not None and (isinstance(timeout_s, bool) or not 0 < timeout_s < 1e6):
             raise ConfigError(f"data.timeout_s must be a number of seconds > 0, or null, got '{timeout_s}'")
         self.timeout_s = timeout_s
@@ -142,7 +147,7 @@ class SegmentationDataModule(L.LightningDataModule):
             if split not in self.splits:
                 raise ConfigError(f"data={self.name} has no split '{split}'; it has {', '.join(self.splits)}")
             self.datasets[split] = SegmentationDataset(
-                self._cached(self.make_source(split)),
+                self._cached(self._source(split)),
                 self.labels,
                 self.ignore_index,
                 self.seed,
@@ -152,6 +157,13 @@ class SegmentationDataModule(L.LightningDataModule):
                 self.frozen_epochs,
             )
         return self.datasets[split]
+
+    def _source(self, split: str) -> Source:
+        if self.held_out is None or split not in ("train", "val"):
+            return self.make_source(split)
+        source = self.make_source("train")
+        cut = len(source) - len(source) // self.held_out
+        return Part(source, *((0, cut) if split == "train" else (cut, len(source))))
 
     def _cached(self, source: Source) -> Source:
         if self.cache == "none":

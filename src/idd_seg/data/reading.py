@@ -19,6 +19,7 @@ from idd_seg.errors import DataError
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 LABEL_SUFFIX = ".png"
 FORMATS = ("PNG", "JPEG")  # no format that calls another program
+PNG = b"\x89PNG\r\n\x1a\n"
 MASKS = ("indices", "palette", "rgb")
 _RGB = getattr(cv2, "IMREAD_COLOR_RGB", cv2.IMREAD_COLOR)  # older versions have only BGR
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error, Image.DecompressionBombError)
@@ -30,6 +31,8 @@ def _decoded(path: Path, decode: Callable[[Image.Image, bytes], UInt8]) -> UInt8
         data = path.read_bytes()
         if not data:
             raise DataError(f"{path}: the file is empty (0 bytes)")
+        if data.startswith(PNG):
+            _check_chunks(data)
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             return decode(Image.open(io.BytesIO(data), formats=FORMATS), data)
@@ -38,6 +41,26 @@ def _decoded(path: Path, decode: Callable[[Image.Image, bytes], UInt8]) -> UInt8
     except (*_UNREADABLE, Image.DecompressionBombWarning) as error:
         reason = "no PNG or JPEG picture" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(f"{path}: the picture can't be read, it is damaged or truncated ({reason})") from error
+
+
+def _check_chunks(data: bytes) -> None:
+    """Compare each part of a PNG with its checksum: decoders fill up in silence what a flipped bit makes unreadable.
+
+    Raises:
+        ValueError: for a damaged part, or a file without its end.
+    """
+    view, start = memoryview(data), len(PNG)
+    while start + 12 <= len(data):
+        length = int.from_bytes(view[start : start + 4], "big")
+        end = start + 8 + length
+        if end + 4 > len(data):
+            break
+        if zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            raise ValueError("the checksum of a part is wrong")
+        if view[start + 4 : start + 8] == b"IEND":
+            return
+        start = end + 4
+    raise ValueError("its end is missing")
 
 
 def read_image(path: Path) -> UInt8:

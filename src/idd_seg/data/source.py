@@ -35,3 +35,24 @@ class Source(Protocol):
     def key(self, index: int) -> str:
         """Return a text that is another one whenever the item would be: for caches."""
         ...
+
+
+class Part:
+    """The items first to end - 1 of a source."""
+
+    def __init__(self, source: Source, first: int, end: int) -> None:
+        self.source, self.first, self.end = source, first, end
+
+    def __len__(self) -> int:
+        return self.end - self.first
+
+    def __getitem__(self, index: int) -> Item:
+        return self.source[self.first + index]
+
+    def name(self, index: int) -> str:
+        """Return the item's name."""
+        return self.source.name(self.first + index)
+
+    def key(self, index: int) -> str:
+        """Return the item's key."""
+        return self.source.key(self.first + index)

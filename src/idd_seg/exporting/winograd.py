@@ -49,6 +49,9 @@ class WinogradConv(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor, dilation: int) -> None:
         super().__init__()
         self.dilation = dilation
+        self.kernel_matrix: Tensor
+        self.input_matrix: Tensor
+        self.output_matrix: Tensor
         self.weight: Tensor
         self.bias: Tensor
         self.register_buffer("weight", weight.detach().clone())
@@ -58,7 +61,7 @@ class WinogradConv(nn.Module):
 
     def _products(self) -> Tensor:
         """Return the transformed kernels, (36, 1, O, C)."""
-        kernel: Any = self.kernel_matrix
+        kernel = self.kernel_matrix
         whole = torch.matmul(torch.matmul(kernel, self.weight), kernel.t())
         return whole.permute(3, 2, 0, 1).reshape(INSIDE * INSIDE, 1, *self.weight.shape[:2])
 

@@ -1,0 +1,101 @@
+"""What a study compares: methods, how their weights are found, and how often each is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from idd_seg.errors import ConfigError
+
+FOUND = "@"  # `kd: "@kd"`: the weight that was found for the method of that name
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to train the student.
+
+    Attributes:
+        weights: by term; a number, or `@NAME`, the weight that the search found for this term in the method NAME.
+        scale: terms whose weights the search multiplies by a common factor; none, and nothing is searched.
+        options: further options of the training.
+    """
+
+    name: str
+    weights: Mapping[str, float | str]
+    scale: Sequence[str] = ()
+    options: Sequence[str] = ()
+
+    def overrides(self, chosen: Mapping[str, Mapping[str, float]], factor: float) -> list[str]:
+        """Return the options that train this method, given what the search has found so far."""
+        weights = self.weights_at(chosen, factor)
+        return [f"loss=[{','.join(weights)}]", *(f"loss.{k}_weight={w:g}" for k, w in weights.items()), *self.options]
+
+    def weights_at(self, chosen: Mapping[str, Mapping[str, float]], factor: float) -> dict[str, float]:
+        """Return the terms' weights with those of `scale` multiplied by `factor`."""
+        base = {k: chosen[w.removeprefix(FOUND)][k] if isinstance(w, str) else w for k, w in self.weights.items()}
+        return {k: w * factor if k in self.scale else w for k, w in base.items()}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study.
+
+    Attributes:
+        common: options of every run.
+        search: options of the runs that find the weights, beside `common`; they hold a part of the training split out.
+        factors: that the weights are tried with.
+        seeds, search_seeds: of the runs that count, and of those that find the weights.
+        twin: name of the method that all are compared with.
+    """
+
+    name: str
+    common: Sequence[str]
+    search: Sequence[str]
+    factors: Sequence[float]
+    seeds: Sequence[int]
+    search_seeds: Sequence[int]
+    twin: str
+    methods: Mapping[str, Method]
+
+
+def read_plan(node: Mapping[str, Any], only: Sequence[str] | None = None) -> Plan:
+    """Read a plan as the configuration has it.
+
+    Args:
+        only: names of the methods that are compared; None takes all.
+
+    Raises:
+        ConfigError: for an unknown method, a method that refers to one that does not stand before it, a twin that is none of the methods,
+            or a scaled term without a weight.
+    """
+    methods: dict[str, Method] = {}
+    unknown = [name for name in only or () if name not in node["methods"]]
+    if unknown:
+        raise ConfigError(f"only={unknown[0]}: the study has the methods {', '.join(node['methods'])}")
+    for name, given in node["methods"].items():
+        if only is not None and name not in only:
+            continue
+        method = Method(name, dict(given["weights"]), list(given.get("scale", ())), list(given.get("options", ())))
+        _check(method, methods)
+        methods[name] = method
+    if node["twin"] not in methods:
+        raise ConfigError(f"study.twin={node['twin']} is none of the methods {', '.join(methods)}")
+    if not node["seeds"] or not node["factors"] or not node["search_seeds"]:
+        raise ConfigError("study.seeds, study.factors and study.search_seeds need at least one number each")
+    lists = {key: list(node[key]) for key in ("common", "search", "factors", "seeds", "search_seeds")}
+    return Plan(str(node["name"]), twin=str(node["twin"]), methods=methods, **lists)
+
+
+def _check(method: Method, before: Mapping[str, Method]) -> None:
+    for term, weight in method.weights.items():
+        if isinstance(weight, str):
+            source = before.get(weight.removeprefix(FOUND))
+            if not weight.startswith(FOUND) or source is None or term not in source.weights:
+                raise ConfigError(
+                    f"study.methods.{method.name}.weights.{term}={weight}: give a number, or {FOUND}NAME of a method "
+                    f"that stands before it and has this term ({', '.join(before) or 'there is none'})"
+                )
+    lacking = [term for term in method.scale if term not in method.weights]
+    if lacking:
+        raise ConfigError(f"study.methods.{method.name}.scale names {lacking[0]}, which has no weight")

@@ -1,0 +1,65 @@
+"""A study's results as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from idd_seg.studies.jobs import Result
+from idd_seg.studies.statistics import Spread
+
+Results = Mapping[str, Mapping[int, Result]]  # by method, by seed
+
+
+def gains(results: Results, method: str, twin: str) -> list[float]:
+    """Return the differences to the twin in mIoU, percent, seed by seed, of the seeds that both have."""
+    return [
+        100 * (result.miou - results[twin][seed].miou)
+        for seed, result in results[method].items()
+        if seed in results[twin]
+    ]
+
+
+def markdown(results: Results, twin: str, teacher: float | None, chosen: Mapping[str, Mapping[str, float]]) -> str:
+    """Return a Markdown table: a row a method.
+
+    Args:
+        teacher: its mIoU, 0 to 1.
+        chosen: the weights of each method.
+    """
+    heads = ["method", "weights", "mIoU, %", "seeds", "gain", "95 % of the gain", "gap closed", "time", "memory"]
+    lines = [f"| {' | '.join(heads)} |", f"| --- | --- |{' ---: |' * (len(heads) - 2)}"]
+    if teacher is not None:
+        lines.append(f"| teacher | | {100 * teacher:.2f} | 1 |" + " |" * 5)
+    lines += [f"| {' | '.join(_row(results, name, twin, teacher, chosen.get(name, {})))} |" for name in results]
+    return "\n".join(lines) + "\n"
+
+
+def _row(results: Results, name: str, twin: str, teacher: float | None, weights: Mapping[str, float]) -> Sequence[str]:
+    own, base = results[name], results[twin]
+    score = Spread.of([100 * r.miou for r in own.values()])
+    said = " ".join(f"{k} {w:g}" for k, w in weights.items() if k != "ce")
+    cells = [name, said, _spread(score), str(score.number)]
+    if name == twin:
+        return [*cells, "", "", "", "1", "1"]
+    gain = Spread.of(gains(results, name, twin))
+    half = gain.half_width()
+    interval = "" if half is None else f"{gain.mean - half:+.2f} to {gain.mean + half:+.2f}"
+    start = Spread.of([100 * r.miou for r in base.values()]).mean
+    gap = "" if teacher is None else _share(gain.mean, 100 * teacher - start)
+    return [*cells, f"{gain.mean:+.2f}", interval, gap, *_cost(own, base)]
+
+
+def _spread(value: Spread) -> str:
+    return f"{value.mean:.2f}" + ("" if value.deviation is None else f" ± {value.deviation:.2f}")
+
+
+def _share(gain: float, gap: float) -> str:
+    return f"{100 * gain / gap:.0f} %" if gap > 0 else "no gap"
+
+
+def _cost(own: Mapping[int, Result], base: Mapping[int, Result]) -> list[str]:
+    """Return time and memory relative to the twin's, of the seeds that both have."""
+    seeds = [seed for seed in own if seed in base]
+    time = Spread.of([own[s].seconds / base[s].seconds for s in seeds]).mean
+    memory = Spread.of([own[s].memory / base[s].memory for s in seeds]).mean
+    return [f"{time:.2f}", f"{memory:.2f}"]

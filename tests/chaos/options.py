@@ -1,0 +1,44 @@
+"""Values of options that nobody should give: each trains, or is refused by one message."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from idd_seg import train
+from tests.chaos.child import start
+from tests.chaos.kills import PLAIN
+from tests.chaos.outcome import Outcome
+
+VALUES = ("-1", "0", "nan", "inf", "1e38", "null", "''", "x", "[]", "{}", "true", "[1,2]", "1.5", "-0.0", "${seed}", "99999999999999999999")
+KEYS = (
+    *("seed", "skip_non_finite", "compile", "measure_batches", "resume", "name", "pretrained", "balance"),
+    *("data.size", "data.train_length", "data.val_length", "data.batch_size", "data.eval_batch_size", "data.seed"),
+    *("data.num_workers", "data.timeout_s", "data.mean", "data.std", "data.num_classes", "data.class_names"),
+    *("data.palette", "data.ignore_index", "data.image_scale", "data.cache", "data.frozen_epochs", "data.scene_seed"),
+    *("student.dropout", "student.output_stride", "student.backbone", "optimizer.lr", "optimizer.weight_decay"),
+    *("trainer.max_steps", "trainer.precision", "trainer.val_check_interval", "trainer.log_every_n_steps"),
+    *("trainer.gradient_clip_val", "trainer.accumulate_grad_batches", "trainer.limit_val_batches", "trainer.devices"),
+    *("trainer.accelerator", "trainer.deterministic", "trainer.strategy", "trainer.timeout_minutes"),
+    *("loss.ce_weight", "callbacks.last.every_n_steps", "callbacks.explosion.factor", "callbacks.exhibits.count"),
+    *("teacher", "student", "loss", "optimizer", "scheduler.power", "logger", "speed", "trainer", "data"),
+)
+QUICK = ("trainer.max_steps=1", "callbacks.exhibits.count=1", "data.train_length=8")
+
+
+def options(folder: Path, seed: int, number: int) -> Iterator[Outcome]:
+    """Train a step with an odd value of a random option, so many times."""
+    rng = random.Random(seed)
+    for index in range(number):
+        option = f"{rng.choice(KEYS)}={rng.choice(VALUES)}"
+        name = f"options{index}"
+        arguments = [*PLAIN, *QUICK, f"hydra.run.dir={name}", option]
+        child = start(train, arguments, folder, f"{name}.log")
+        code = child.wait(60)
+        outcome = Outcome("options", option, noticed=code == 1, note=f"exit code {code}")
+        if code is None:
+            outcome.bad = "hang"
+        elif not child.explained:
+            outcome.bad, outcome.note = "unexplained", child.text[-2000:]
+        yield outcome

@@ -1,0 +1,96 @@
+"""Plans, statistics and tables of a study."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import scipy.stats
+
+from idd_seg.errors import ConfigError
+from idd_seg.studies.jobs import Result
+from idd_seg.studies.plan import read_plan
+from idd_seg.studies.statistics import Spread, t_quantile
+from idd_seg.studies.tables import gains, markdown
+
+
+def plan(methods: dict, **changes: object) -> dict:
+    node = {"name": "x", "common": [], "search": [], "factors": [1.0], "seeds": [0], "search_seeds": [0]}
+    return {**node, "twin": "twin", "methods": methods, **changes}
+
+
+METHODS = {
+    "twin": {"weights": {"ce": 1.0}},
+    "kd": {"weights": {"ce": 1.0, "kd": 2.0}, "scale": ["kd"]},
+    "kd+idd": {"weights": {"ce": 1.0, "kd": "@kd", "idd": 1.0}, "scale": ["idd"], "options": ["loss.idd.scope=batch"]},
+}
+
+
+def test_weights_of_earlier_methods_are_taken_and_own_ones_scaled() -> None:
+    method = read_plan(plan(METHODS)).methods["kd+idd"]
+    words = method.overrides({"kd": {"ce": 1.0, "kd": 6.0}}, 0.3)
+    assert words == [
+        *("loss=[ce,kd,idd]", "loss.ce_weight=1", "loss.kd_weight=6", "loss.idd_weight=0.3"),
+        "loss.idd.scope=batch",
+    ]
+
+
+def test_some_methods_can_be_chosen() -> None:
+    assert list(read_plan(plan(METHODS), ["twin", "kd"]).methods) == ["twin", "kd"]
+
+
+@pytest.mark.parametrize(
+    ("node", "only", "message"),
+    [
+        (plan(METHODS), ["twin", "kid"], "only=kid.*twin, kd, kd\\+idd"),
+        (plan(METHODS), ["twin", "kd+idd"], "@NAME of a method that stands before it"),
+        (plan({"twin": {"weights": {"ce": "one"}}}), None, "weights.ce=one: give a number"),
+        (plan({"twin": {"weights": {"ce": 1.0}, "scale": ["kd"]}}), None, "scale names kd"),
+        (plan(METHODS, twin="ce"), None, "study.twin=ce is none of the methods"),
+        (plan(METHODS, seeds=[]), None, "at least one number each"),
+    ],
+)
+def test_plans_that_can_t_be_done_are_refused(node: dict, only: list[str] | None, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_plan(node, only)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 9, 10, 30])
+@pytest.mark.parametrize("probability", [0.5, 0.75, 0.975, 0.995])
+def test_quantiles_of_student_s_t(probability: float, freedom: int) -> None:
+    expected = scipy.stats.t.ppf(probability, freedom)
+    assert t_quantile(probability, freedom) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_a_spread_by_hand() -> None:
+    spread = Spread.of([1.0, 2.0, 3.0])
+    assert (spread.mean, spread.deviation) == (2.0, 1.0)
+    assert spread.half_width() == pytest.approx(4.302652729911275 / math.sqrt(3))
+    assert Spread.of([5.0]).half_width() is None
+
+
+def result(miou: float, seconds: float = 10.0, memory: int = 100) -> Result:
+    return Result(miou, {}, seconds, memory, None, None)
+
+
+RESULTS = {
+    "twin": {0: result(0.50), 1: result(0.52)},
+    "kd": {0: result(0.53, 15, 150), 1: result(0.53, 15, 150), 2: result(0.9)},
+}
+
+
+def test_gains_are_paired_by_seed() -> None:
+    assert gains(RESULTS, "kd", "twin") == pytest.approx([3.0, 1.0])
+
+
+def test_the_table_says_gain_interval_share_and_cost() -> None:
+    text = markdown(RESULTS, "twin", 0.61, {"kd": {"ce": 1.0, "kd": 3.0}})
+    row = next(line for line in text.splitlines() if line.startswith("| kd"))
+    half = 12.706204736 * math.sqrt(2) / math.sqrt(2)
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[1] == "kd 3"
+    assert cells[3] == "3"
+    assert cells[4] == "+2.00"
+    assert cells[5] == f"{2 - half:+.2f} to {2 + half:+.2f}"
+    assert cells[6] == "20 %"
+    assert cells[7:] == ["1.50", "1.50"]

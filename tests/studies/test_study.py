@@ -1,0 +1,54 @@
+"""A whole study: searches, trains, goes on, and says where a run failed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import run
+
+SMALL = (
+    *("data=shapes", "data.train_length=24", "data.val_length=4", "data.size=[64,64]", "trainer.max_steps=2"),
+    *("trainer.val_check_interval=2", "teacher.checkpoint=auto", "teacher.training.max_steps=2", "data.batch_size=4"),
+)
+QUOTED = ",".join(f'"{word}"' for word in SMALL)
+OPTIONS = (
+    "study=shapes",
+    f"study.common=[{QUOTED}]",
+    "study.seeds=[0]",
+    "study.factors=[0.5,2.0]",
+    'only=["twin","kd"]',
+)
+
+
+@pytest.mark.slow
+def test_a_study_searches_trains_and_goes_on(tmp_path: Path) -> None:
+    found = run("study", *OPTIONS, cwd=tmp_path, timeout=400)
+    assert found.returncode == 0, found.stderr
+    results = tmp_path / "outputs" / "studies" / "shapes" / "results"
+    names = {p.stem for p in results.glob("*.json")}
+    assert names == {"search-kd-x0.5-seed0", "search-kd-x2-seed0", "final-twin-seed0", "final-kd-seed0", "chosen"}
+    chosen = json.loads((results / "chosen.json").read_text())
+    final = json.loads((results / "final-kd-seed0.json").read_text())
+    assert final["weights"] == chosen["weights"]["kd"]
+    assert final["weights"]["kd"] in (0.5, 2.0)
+    assert "data.held_out=5" in json.loads((results / "search-kd-x2-seed0.json").read_text())["options"]
+    assert "data.held_out=5" not in final["options"]
+    assert final["memory"] > 1e8
+    assert "| kd | kd " in (results / "table.md").read_text()
+    # What is finished is left: a second call trains nothing, in a moment.
+    before = {p: p.stat().st_mtime_ns for p in results.parent.glob("*/metrics.json")}
+    again = run("study", *OPTIONS, cwd=tmp_path, timeout=100)
+    assert again.returncode == 0, again.stderr
+    assert "..." not in again.stdout
+    assert {p: p.stat().st_mtime_ns for p in results.parent.glob("*/metrics.json")} == before
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_named_with_its_log(tmp_path: Path) -> None:
+    found = run("study", *OPTIONS, 'study.search=["optimizer.lr=-1"]', cwd=tmp_path, timeout=100)
+    assert found.returncode == 1
+    assert "search-kd-x0.5-seed0: the run failed (error: optimizer.lr" in found.stderr
+    assert "search-kd-x0.5-seed0.log" in found.stderr
