@@ -5,6 +5,8 @@ PY := $(VENV)/bin/python
 DEMO := outputs/demo
 # Processes of make test.
 JOBS ?= 2
+# Of make chaos.
+SEED ?= 0
 # Threads that wait must not take a core from the other processes of a test run.
 export OMP_WAIT_POLICY ?= passive
 export GOMP_SPINCOUNT ?= 1000
@@ -49,6 +51,9 @@ bench: setup ## how fast this machine does it, as ratios within one run (about 2
 	$(PY) -m idd_seg.benchmark eval device=cpu
 	$(PY) -m idd_seg.benchmark losses device=cpu
 	$(PY) -m idd_seg.benchmark step device=cpu
+
+chaos: setup ## runs killed at 50 moments, a thousand damaged inputs, full disks: a table of what came of it (about 10 minutes; SEED=0)
+	$(PY) -m tests.chaos --seed $(SEED)
 
 dist: setup ## build wheel and sdist
 	$(PY) -m build

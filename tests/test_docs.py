@@ -151,10 +151,19 @@ SLOW = {
     "python -m idd_seg.benchmark model student=r18 teacher=r101 data=cityscapes",
     "python -m idd_seg.benchmark step device=cpu",
     "python -m idd_seg.train experiment=cityscapes_psp_r18_idd",
+    "python -m idd_seg.train compile=true",
+    *(command for command in PROGRAM if ".study " in command),
     *(command for command in PROGRAM if "hydra/sweeper=optuna" in command),
     # Ten seconds each; test_foreign_teachers.py trains with each kind on generated scenes.
     *(command for command in PROGRAM if foreign(command.split()) and ".train " in command and "cirkd" not in command),
 }
+
+
+SMALL_STUDY = (
+    'study.common=["data=shapes","teacher.checkpoint=auto","data.train_length=24","data.val_length=4",'
+    '"trainer.max_steps=2","trainer.val_check_interval=2","teacher.training.max_steps=2"]',
+    "study.factors=[1.0]",
+)
 
 
 @pytest.mark.parametrize("command", [pytest.param(c, marks=pytest.mark.slow if c in SLOW else ()) for c in PROGRAM])
@@ -172,6 +181,7 @@ def test_command(command: str, place: Path) -> None:
             *(["ways=[eager]"] if "model" in words and not any(w.startswith("ways") for w in words) else []),
             *(["step.sizes=[[64,64]]", "step.terms=[ce,idd]", "teacher=small"] if "step" in words else []),
         ],
+        "study": [*SMALL_STUDY, *([] if "only=" in command else ['only=["twin","kd"]'])],
         "import_checkpoint": [*(foreign(words) or ())],
     }
     if module == "import_checkpoint":

@@ -173,7 +173,9 @@ def student_from(saved: Saved) -> Segmenter:
     """
     node = dict(saved.config("student"))
     refuse_foreign(node, saved.path)
-    network: Segmenter = make(OmegaConf.create({**node, **BARE}), "student")
+    network = make(OmegaConf.create({**node, **BARE}), "student")
+    if not isinstance(network, Segmenter):
+        raise CheckpointError(f"'{saved.path}': its student is a {type(network).__name__}, not a network that segments")
     saved.load_into(network, "student")
     return network.eval()
 

@@ -29,6 +29,7 @@ from idd_seg.group import Joined
 from idd_seg.guard import NonFiniteGuard
 from idd_seg.loggers import close_wandb
 from idd_seg.losses.term import Term
+from idd_seg.lost_rank import ranks_explained
 from idd_seg.models.segmenter import count_parameters
 from idd_seg.models.speed import Speed
 from idd_seg.models.sync_norm import synchronise
@@ -153,6 +154,7 @@ def _fit(
             a lock must see the interruption.
         CheckpointError: if checkpoints are there and none can be used, or if they belong to another teacher.
         DataError: for loader processes that were killed.
+        LostRankError: if another process of the run does not come to where this one waits.
     """
     # Read by our own reader first: it says what is wrong with a file in words of the user.
     saved = latest_whole(last)
@@ -161,7 +163,7 @@ def _fit(
         if trainer.is_global_zero:
             print(f"going on from {saved.path}")
     try:
-        with explained():
+        with explained(), ranks_explained(trainer.world_size):
             trainer.fit(module, datamodule=data, ckpt_path=None if saved is None else saved.path)
     except SIGTERMException:
         if interruption.number == signal.SIGINT:
@@ -196,6 +198,17 @@ def _check_numbers(cfg: DictConfig) -> None:
         value = cfg.optimizer.get(key)
         if value is not None and not (_is_number(value) and 0 <= value <= LARGEST):
             raise ConfigError(f"optimizer.{key} must be a number, 0 to {LARGEST:g}, got '{value}'")
+    power, minutes = cfg.scheduler.get("power"), cfg.trainer.get("timeout_minutes")
+    if power is not None and not (_is_number(power) and power >= 0):
+        raise ConfigError(f"scheduler.power must be a number >= 0, got '{power}'")
+    if minutes is not None and not (_is_number(minutes) and 0 < minutes <= LARGEST):
+        raise ConfigError(f"trainer.timeout_minutes must be a number, above 0 to {LARGEST:g}, got '{minutes}'")
+    if not isinstance(cfg.measure_batches, int) or cfg.measure_batches < 0:
+        raise ConfigError(f"measure_batches must be a whole number >= 0, got '{cfg.measure_batches}'")
+    for key in ("compile", "pretrained", "trainer.deterministic"):
+        value = OmegaConf.select(cfg, key)
+        if not isinstance(value, bool | None) and (key, value) != ("trainer.deterministic", "warn"):
+            raise ConfigError(f"{key} must be true or false, got '{value}'")
     clip = cfg.trainer.get("gradient_clip_val")
     if clip is not None and not (_is_number(clip) and clip > 0):
         raise ConfigError(f"trainer.gradient_clip_val must be a number > 0, or null, got '{clip}'")
@@ -266,7 +279,7 @@ def _validate_the_end(trainer: L.Trainer, module: Distiller, data: SegmentationD
     step = trainer.global_step
     folder = run_dir / "checkpoints"
     if step not in module.validated:
-        with explained():
+        with explained(), ranks_explained(trainer.world_size):
             trainer.validate(module, datamodule=data, verbose=False)
         for name in [LAST, BEST] if _best_step(module) == step else [LAST]:
             save_finally(trainer, folder / f"{name}.ckpt")

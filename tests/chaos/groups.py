@@ -9,14 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from tests.chaos.kills import EVERY, LIMIT, PLAIN, Result, _kept, result_of
+from tests.chaos.kills import LIMIT, PLAIN, Result, result_of
 from tests.chaos.outcome import Outcome
 
-GROUP = "two processes"
+GROUP, STILL = "two processes", "a process that stands still"
 DDP = (*PLAIN, "data.batch_size=2", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
-SIGN = "+callbacks.sign={{_target_: tests.trouble.Sign, folder: '{}'}}"
+SIGN = "+callbacks.sign={{_target_: tests.chaos.signs.RankSign, folder: '{}'}}"
 ENDLESS = ("trainer.max_steps=100000", "data.train_length=100000", "trainer.val_check_interval=100000")
 
 
@@ -46,11 +47,11 @@ def ended(process: subprocess.Popen[str], seconds: float = LIMIT) -> tuple[int |
         return None, process.communicate()[0]
 
 
-def in_training(folder: Path, name: str, rows: int) -> bool:
-    """Wait until the log of a run has so many rows."""
-    log, limit = folder / name / "metrics.csv", time.monotonic() + LIMIT
-    while time.monotonic() < limit:
-        if log.is_file() and len(log.read_text().splitlines()) > rows:
+def training(process: subprocess.Popen[str], signs: Path) -> bool:
+    """Wait until both processes have begun to train."""
+    limit = time.monotonic() + LIMIT
+    while time.monotonic() < limit and process.poll() is None:
+        if len(list(signs.glob("rank*"))) == 2:
             return True
         time.sleep(0.01)
     return False
@@ -74,26 +75,24 @@ def _stop(folder: Path, rng: random.Random) -> Outcome:
     for sign in signs.glob("rank*"):
         sign.unlink()
     process = started(folder, "pair-part")
-    rows = in_training_rows(folder / "pair-part")
-    if not in_training(folder, "pair-part", rows):
-        return Outcome(GROUP, "start", bad="hang", note=ended(process, 0)[1][-2000:])
-    time.sleep(rng.uniform(0.0, 0.1))
+    if not training(process, signs):
+        code, output = ended(process)
+        return Outcome(GROUP, "start", bad="unexplained", note=output[-2000:])
+    time.sleep(rng.uniform(0.0, 0.5))
     if whom == "the run":
         process.send_signal(how)
-    elif (sign := signs / f"rank{whom[-1]}").is_file():
-        os.kill(int(sign.read_text()), signal.SIGKILL)
+    else:
+        with suppress(ProcessLookupError):
+            os.kill(int((signs / f"rank{whom[-1]}").read_text()), signal.SIGKILL)
     code, output = ended(process)
-    outcome = Outcome(GROUP, f"{how.name} of {whom}", noticed=code != 0, note=f"exit code {code}")
+    name = how.name if whom == "the run" else "SIGKILL"
+    outcome = Outcome(GROUP, f"{name} of {whom}", noticed=code != 0, note=f"exit code {code}")
     if code is None:
         outcome.bad = "hang"
     elif "Traceback" in output:
         outcome.bad, outcome.note = "unexplained", output[-2000:]
     _wait_for_ranks(signs)
     return outcome
-
-
-def in_training_rows(run: Path) -> int:
-    return len((run / "metrics.csv").read_text().splitlines()) if (run / "metrics.csv").is_file() else 0
 
 
 def _wait_for_ranks(signs: Path) -> None:
@@ -119,15 +118,15 @@ def standing_still(folder: Path) -> Iterator[Outcome]:
     """Stop one process by SIGSTOP: the time-out of the group ends the run."""
     process = started(folder, "still", *ENDLESS, "trainer.timeout_minutes=0.2")
     sign = folder / "still-signs" / "rank1"
-    limit = time.monotonic() + LIMIT
-    while not sign.is_file() and time.monotonic() < limit and process.poll() is None:
-        time.sleep(0.02)
+    if not training(process, sign.parent):
+        yield Outcome(STILL, "start", bad="unexplained", note=ended(process)[1][-2000:])
+        return
     time.sleep(0.5)
     os.kill(int(sign.read_text()), signal.SIGSTOP)
     code, output = ended(process)
-    outcome = Outcome("a rank that stands still", "SIGSTOP of rank 1", noticed=True, note=output[-2000:])
+    outcome = Outcome(STILL, "SIGSTOP of rank 1", noticed=True, note=f"exit code {code}")
     if code is None:
         outcome.bad = "hang"
-    elif code != 1 or output.count("\nerror: ") != 1:
-        outcome.bad = "unexplained"
+    elif code != 1 or "Traceback" in output or "did not answer within trainer.timeout_minutes" not in output:
+        outcome.bad, outcome.note = "unexplained", output[-2000:]
     yield outcome

@@ -191,7 +191,9 @@ def _folder(folder: Path) -> Iterator[Subject]:
 
 def _class_list(folder: Path) -> Iterator[Subject]:
     path = folder / "classes.yaml"
-    entries = "\n".join(f"  - {{name: class {i}, colour: [{i}, {2 * i}, 7], values: [{i}, {i + 20}]}}" for i in range(5))
+    entries = "\n".join(
+        f"  - {{name: class {i}, colour: [{i}, {2 * i}, 7], values: [{i}, {i + 20}]}}" for i in range(5)
+    )
     path.write_text(f"classes:\n{entries}\nignore: [255, 99]\n", encoding="utf-8")
 
     def valid(found: ClassList) -> bool:
@@ -216,9 +218,7 @@ def _checkpoints(folder: Path) -> Iterator[Subject]:
     second.parent.mkdir()
     shutil.copy(path, second)
     shutil.copy(path, previous_of(second))
-    yield Subject(
-        "checkpoints, with the one before", second, lambda: latest_whole(second), same, always=True
-    )
+    yield Subject("checkpoints, with the one before", second, lambda: latest_whole(second), same, always=True)
 
 
 def _run_folder(folder: Path) -> Iterator[Subject]:
@@ -299,9 +299,7 @@ def _archives(folder: Path) -> Iterator[Subject]:
         yield Subject(f"archives, {suffix}", path, *_unpacking(path, folder / f"out-{suffix}", contents))
 
 
-def _unpacking(
-    path: Path, target: Path, contents: dict[str, bytes]
-) -> tuple[Callable[[], Any], Callable[[Any], bool]]:
+def _unpacking(path: Path, target: Path, contents: dict[str, bytes]) -> tuple[Callable[[], Any], Callable[[Any], bool]]:
     @contextmanager
     def silent(title: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda position: None

@@ -101,9 +101,10 @@ def moments(seed: int, count: int) -> list[Moment]:
 
 def kills(group: str, options: tuple[str, ...], folder: Path, plan: list[Moment]) -> Iterator[Outcome]:
     """End runs at the planned moments, each run up to five times, and compare what they come to."""
-    expected = reference(options, folder, f"{group}-whole")
+    slug = group.translate(str.maketrans(" ", "_", ","))
+    expected = reference(options, folder, f"{slug}-whole")
     for number, first in enumerate(range(0, len(plan), 5)):
-        name = f"{group}-part{number}"
+        name = f"{slug}-part{number}"
         for moment in plan[first : first + 5]:
             yield _stop(group, options, folder, name, moment)
         yield _end(group, options, folder, name, expected)

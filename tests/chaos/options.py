@@ -11,7 +11,24 @@ from tests.chaos.child import start
 from tests.chaos.kills import PLAIN
 from tests.chaos.outcome import Outcome
 
-VALUES = ("-1", "0", "nan", "inf", "1e38", "null", "''", "x", "[]", "{}", "true", "[1,2]", "1.5", "-0.0", "${seed}", "99999999999999999999")
+VALUES = (
+    "-1",
+    "0",
+    "nan",
+    "inf",
+    "1e38",
+    "null",
+    "''",
+    "x",
+    "[]",
+    "{}",
+    "true",
+    "[1,2]",
+    "1.5",
+    "-0.0",
+    "${seed}",
+    "99999999999999999999",
+)
 KEYS = (
     *("seed", "skip_non_finite", "compile", "measure_batches", "resume", "name", "pretrained", "balance"),
     *("data.size", "data.train_length", "data.val_length", "data.batch_size", "data.eval_batch_size", "data.seed"),
@@ -22,9 +39,13 @@ KEYS = (
     *("trainer.gradient_clip_val", "trainer.accumulate_grad_batches", "trainer.limit_val_batches", "trainer.devices"),
     *("trainer.accelerator", "trainer.deterministic", "trainer.strategy", "trainer.timeout_minutes"),
     *("loss.ce_weight", "callbacks.last.every_n_steps", "callbacks.explosion.factor", "callbacks.exhibits.count"),
-    *("teacher", "student", "loss", "optimizer", "scheduler.power", "logger", "speed", "trainer", "data"),
+    *("scheduler.power", "scheduler.total_iters"),
 )
 QUICK = ("trainer.max_steps=1", "callbacks.exhibits.count=1", "data.train_length=8")
+
+
+GROUPS = ("teacher", "student", "loss", "optimizer", "logger", "speed", "trainer", "data")
+CHOICES = ("x", "null", "''", "[]", "[x]", "../x", "${seed}", "none", "default")
 
 
 def options(folder: Path, seed: int, number: int) -> Iterator[Outcome]:
@@ -32,6 +53,8 @@ def options(folder: Path, seed: int, number: int) -> Iterator[Outcome]:
     rng = random.Random(seed)
     for index in range(number):
         option = f"{rng.choice(KEYS)}={rng.choice(VALUES)}"
+        if index % 5 == 4:
+            option = f"{rng.choice(GROUPS)}={rng.choice(CHOICES)}"
         name = f"options{index}"
         arguments = [*PLAIN, *QUICK, f"hydra.run.dir={name}", option]
         child = start(train, arguments, folder, f"{name}.log")

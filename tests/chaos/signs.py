@@ -26,6 +26,10 @@ class Board:
     """Numbers that a run writes and its parent reads: optimizer step, first step, phase, checkpoints begun."""
 
     def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Take memory of its own, where a fork has inherited its parent's."""
         self.memory = mmap.mmap(-1, 16)
 
     def get(self) -> tuple[int, int, int, int]:
@@ -66,6 +70,16 @@ class Sign(L.Callback):
 
     def on_validation_batch_end(self, *_: Any) -> None:
         time.sleep(0.01)  # long enough to be met by a signal
+
+
+class RankSign(L.Callback):
+    """Writes `<folder>/rank<n>` with its process when one of several begins to train."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        (self.folder / f"rank{trainer.global_rank}").write_text(str(os.getpid()))
 
 
 STAGES = ("begin", "half", "flushed", "kept", "renamed")

@@ -30,8 +30,8 @@ def save(trainer: L.Trainer, path: Path) -> bool:
         trainer.strategy.barrier("Trainer.save_checkpoint")  # where the other processes wait
         warnings.warn(
             f"'{path}' can't be written at step {trainer.global_step} ({_reason(error)}). What was written there "
-            "before stays; it is tried again at the next checkpoint. Make room, or let the run write there again: until then "
-            "a stop costs what was trained since",
+            "before stays; it is tried again at the next checkpoint. Make room, or let the run write there again: "
+            "until then a stop costs what was trained since",
             stacklevel=2,
         )
     return bool(trainer.strategy.broadcast(written))
@@ -48,7 +48,7 @@ def save_finally(trainer: L.Trainer, path: Path) -> None:
     except OSError as error:
         raise CheckpointError(
             f"'{path}', a checkpoint of the end of the training, can't be written ({_reason(error)}). Make room, or "
-            "let the run write there again; the same command with resume=auto then goes on from the last whole checkpoint"
+            "let the run write there again; the same command with resume=auto then goes on from the last whole one"
         ) from error
 
 

@@ -28,6 +28,8 @@ class ShapesSource:
     """
 
     def __init__(self, seed: int, split: str, length: int, size: tuple[int, int]) -> None:
+        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+            raise ConfigError(f"data.scene_seed must be a whole number >= 0, got '{seed}'")
         if min(size) < 32:
             raise ConfigError(f"data.size: scenes need at least 32 pixels a side, got {list(size)}")
         if length < 1:
