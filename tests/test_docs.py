@@ -9,11 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hydra
 import pytest
 import segmentation_models_pytorch as smp
 from PIL import Image
 from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
+from idd_seg.cli import config_dir
 from tests.helpers import TINY, run
 from tests.models.foreign.networks import cirkd, mmseg, save, segformer
 
@@ -144,18 +146,20 @@ def shrink(command: str) -> list[str]:
     return words + [option for option in small if option.split("=")[0] not in chosen - {"teacher.checkpoint"}]
 
 
-# Loops with masks of full size, a PSPNet-R101, a search of many jobs: minutes, and tested by parts elsewhere.
+def trains_beside_the_readme(command: str) -> bool:
+    training = ".train " in command and "--cfg" not in command
+    return training and command not in (TOP / "README.md").read_text(encoding="utf-8")
+
+
+# Loops with masks of full size, a PSPNet-R101, a search of many jobs: minutes, and tested by parts elsewhere. Trainings
+# that the README does not name are composed by the quick tests, and run by all.
+LONG_SUITES = ("eval", "losses", "model", "step")
 SLOW = {
-    "python -m idd_seg.benchmark eval",
-    "python -m idd_seg.benchmark losses",
-    "python -m idd_seg.benchmark model student=r18 teacher=r101 data=cityscapes",
-    "python -m idd_seg.benchmark step device=cpu",
+    *(command for command in PROGRAM if command.split()[2:4] in [["idd_seg.benchmark", name] for name in LONG_SUITES]),
     "python -m idd_seg.train experiment=cityscapes_psp_r18_idd",
-    "python -m idd_seg.train compile=true",
     *(command for command in PROGRAM if ".study " in command),
     *(command for command in PROGRAM if "hydra/sweeper=optuna" in command),
-    # Ten seconds each; test_foreign_teachers.py trains with each kind on generated scenes.
-    *(command for command in PROGRAM if foreign(command.split()) and ".train " in command and "cirkd" not in command),
+    *(command for command in PROGRAM if trains_beside_the_readme(command)),
 }
 
 
@@ -164,6 +168,17 @@ SMALL_STUDY = (
     '"trainer.max_steps=2","trainer.val_check_interval=2","teacher.training.max_steps=2"]',
     "study.factors=[1.0]",
 )
+
+
+@pytest.mark.parametrize("command", [c for c in PROGRAM if trains_beside_the_readme(c)])
+def test_a_training_composes(command: str) -> None:
+    words = [word for word in shlex.split(command)[3:] if not word.startswith("-")]
+    # Of a sweep its first job; launchers and ranges are for Hydra and its sweepers to read.
+    first = [
+        w if "[" in w or "{" in w else w.split(",")[0] for w in words if not w.startswith("hydra") and "(" not in w
+    ]
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+        assert hydra.compose("train", first)
 
 
 @pytest.mark.parametrize("command", [pytest.param(c, marks=pytest.mark.slow if c in SLOW else ()) for c in PROGRAM])

@@ -28,6 +28,7 @@ def export(checkpoint: Path, folder: Path, patch: pytest.MonkeyPatch, *options: 
     return call(command, f"checkpoint={checkpoint}", "hydra.run.dir=out", *options, folder=folder, patch=patch)
 
 
+@pytest.mark.slow
 def test_everything_at_once(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
