@@ -113,6 +113,11 @@ def told(config_name: str) -> Iterator[None]:
         if WANTS_TRACE:
             raise
         sys.exit(_tell(error, config_name))
+    except ValueError as error:
+        # Hydra's own, of an error class that it shares with all the world: `teacher=null`, `logger=true`.
+        if WANTS_TRACE or "Config group override" not in str(error):
+            raise
+        sys.exit(_tell(error, config_name))
 
 
 def _sweeping() -> bool:

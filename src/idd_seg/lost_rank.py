@@ -8,7 +8,10 @@ from contextlib import contextmanager
 from idd_seg.errors import UserError
 
 # What gloo and NCCL say of a collective that did not come about in time.
-TIMED_OUT = ("Timed out waiting", "Watchdog caught collective operation timeout", "Timeout(ms)=")
+TIMED_OUT = (
+    *("Timed out waiting", "Application timeout caused pair closure"),
+    *("Watchdog caught collective operation timeout", "Timeout(ms)="),
+)
 
 
 class LostRankError(UserError):

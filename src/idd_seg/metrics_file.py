@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,7 +33,7 @@ class MetricsFile(Logger):
         self.every = every
         self.names: list[str] = []
         self.rows: list[dict[str, str]] = []
-        self.started = False
+        self.started = self.warned = False
 
     @property
     def name(self) -> str:
@@ -70,9 +71,23 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Write the rows that wait."""
+        """Write the rows that wait; where that can't be done they wait on, with a warning once."""
         if not self.rows:
             return
+        try:
+            self._write()
+        except OSError as error:
+            if not self.warned:
+                self.warned = True
+                warnings.warn(
+                    f"'{self.path}' can't be written ({error.strerror or error}); the run goes on, and what is not "
+                    "written yet is tried again",
+                    stacklevel=2,
+                )
+            return
+        self.started, self.rows, self.warned = True, [], False
+
+    def _write(self) -> None:
         new = [n for n in dict.fromkeys(name for row in self.rows for name in row) if n not in (FIRST, *self.names)]
         if new or not self.started:
             before = _read(self.path) if self.started else []
@@ -81,7 +96,6 @@ class MetricsFile(Logger):
         else:
             with self.path.open("a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, [FIRST, *self.names], restval="").writerows(self.rows)
-        self.started, self.rows = True, []
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

@@ -19,7 +19,7 @@ AUTO = "auto"
 RECIPE_VERSION = 1  # raised when a change of code makes kept teachers stale
 NOT_IN_KEY = (
     *("num_workers", "eval_batch_size", "seed", "val_length", "test_length", "recipe"),
-    *("cache", "cache_dir", "counts"),
+    *("cache", "cache_dir", "counts", "timeout_s"),
 )
 
 
@@ -106,5 +106,7 @@ def _kept(cfg: DictConfig, train: Callable[[DictConfig], Any]) -> Path:
                 train(own)
                 # TemporaryDirectory removes what is left of it; the finished run moves out whole.
                 Path(draft).rename(kept)
+                own.run_dir = str(kept)
+                OmegaConf.save(own, kept / "config.yaml", resolve=True)
                 Path(draft).mkdir()
     return kept / "checkpoints" / "last.ckpt"

@@ -266,7 +266,7 @@ def _teacher_cache(
 ) -> TeacherCache:
     cache: TeacherCache = build.make(cfg.teacher_cache, "teacher_cache")
     # What a picture and an output depend on; how they are loaded changes neither.
-    loading = ("batch_size", "eval_batch_size", "num_workers", "cache", "cache_dir", "recipe", "counts")
+    loading = ("batch_size", "eval_batch_size", "num_workers", "cache", "cache_dir", "recipe", "counts", "timeout_s")
     shown = {k: v for k, v in OmegaConf.to_container(cfg.data, resolve=True).items() if k not in loading}  # type: ignore[union-attr]
     speed = OmegaConf.to_container(cfg.speed, resolve=True)
     identity = {"teacher": teacher.source, "data": shown, "speed": speed, "precision": cfg.trainer.precision}

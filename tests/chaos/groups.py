@@ -89,7 +89,8 @@ def _stop(folder: Path, rng: random.Random) -> Outcome:
     outcome = Outcome(GROUP, f"{name} of {whom}", noticed=code != 0, note=f"exit code {code}")
     if code is None:
         outcome.bad = "hang"
-    elif "Traceback" in output:
+    elif "Traceback" in output and "\nerror: rank" not in output:
+        # Of the process that lost the other; the message behind it says which that was.
         outcome.bad, outcome.note = "unexplained", output[-2000:]
     _wait_for_ranks(signs)
     return outcome

@@ -117,7 +117,7 @@ def _stop(group: str, options: tuple[str, ...], folder: Path, name: str, moment:
     if not moment.stage and _await(child, moment):
         child.send(moment.how)
     code = child.wait(LIMIT)
-    reached, began = BOARD.get()[:2]
+    reached, began, phase = BOARD.get()[:3]
     outcome = Outcome(group, str(moment), note=f"exit code {code}, step {reached}", noticed=code != 0)
     if code is None:
         outcome.bad = "hang"
@@ -125,8 +125,10 @@ def _stop(group: str, options: tuple[str, ...], folder: Path, name: str, moment:
         outcome.bad, outcome.note = "unexplained", child.text[-2000:]
     if code and began >= 0:
         outcome.lost = reached - _kept(folder / name)
-    # Asked to stop between two steps, a run keeps the last one; a validation is given up, and made again.
-    if code is not None and code > 0 and outcome.lost and moment.where == "training":
+    # Asked to stop, a run keeps the last step. A validation is given up, and made again; so are the batches of a step
+    # that gathers several.
+    gathers = any(option.startswith("trainer.accumulate_grad_batches=") for option in options)
+    if code is not None and code > 0 and outcome.lost and phase == TRAINING and not gathers:
         outcome.bad = outcome.bad or "wrong"
     if outcome.lost > EVERY:
         outcome.bad = "wrong"

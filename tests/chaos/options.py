@@ -45,7 +45,7 @@ QUICK = ("trainer.max_steps=1", "callbacks.exhibits.count=1", "data.train_length
 
 
 GROUPS = ("teacher", "student", "loss", "optimizer", "logger", "speed", "trainer", "data")
-CHOICES = ("x", "null", "''", "[]", "[x]", "../x", "${seed}", "none", "default")
+CHOICES = ("x", "''", "[]", "[x]", "../x", "${seed}", "none", "default")
 
 
 def options(folder: Path, seed: int, number: int) -> Iterator[Outcome]:

@@ -59,8 +59,8 @@ class Explosion(L.Callback):
                 warnings.warn(
                     f"loss.{name} explodes: {value:.3g} at step {self.step}, {value / usual:.0f} times its median of "
                     f"the last {len(seen)} logged values ({usual:.3g}); batch: {', '.join(files)}. A lower "
-                    "learning rate (optimizer.lr), trainer.gradient_clip_val=1, or a lower weight of the term may help; "
-                    "it is said once",
+                    "learning rate (optimizer.lr), trainer.gradient_clip_val=1, or a lower weight of the term may "
+                    "help; it is said once",
                     stacklevel=2,
                 )
         if value == value:  # NaN where the term was not computed

@@ -95,9 +95,11 @@ class SegmentationDataModule(L.LightningDataModule):
                 f"data={name}: num_classes is {num_classes}, but there are {len(class_names)} class names "
                 f"and {len(palette)} colours"
             )
-        if min(batch_size, eval_batch_size) < 1 or num_workers < 0:
+        numbers = batch_size, eval_batch_size, num_workers + 1 if isinstance(num_workers, int) else None
+        if not all(isinstance(number, int) and number >= 1 for number in numbers):
             raise ConfigError(
-                "data.batch_size and data.eval_batch_size must be at least 1, data.num_workers at least 0"
+                "data.batch_size and data.eval_batch_size must be whole numbers >= 1, data.num_workers one >= 0, "
+                f"got '{batch_size}', '{eval_batch_size}' and '{num_workers}'"
             )
         if not image_scale > 0:
             raise ConfigError(f"data.image_scale must be > 0, got {image_scale}")
@@ -190,6 +192,11 @@ class SegmentationDataModule(L.LightningDataModule):
         rank, world = _place()
         sampler: EpochSampler | TrainingSampler
         sampler = EpochSampler(len(dataset), self.seed, shuffle=shuffle, rank=rank, world=world)
+        if len(dataset) < world:
+            raise ConfigError(
+                f"the split '{split}' has {len(dataset)} picture(s), fewer than the {world} processes; take fewer "
+                "processes (trainer.devices), or a larger split"
+            )
         batch_size = batch_size or (self.batch_size if shuffle else self.eval_batch_size)
         if shuffle and len(sampler) < batch_size:
             raise ConfigError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader, get_worker_info
 
 from idd_seg.data.dataset import Sample, SegmentationDataset
 from idd_seg.data.source import Item, Source
-from idd_seg.data.trouble import explained
+from idd_seg.data.trouble import KILLED, explained
 from idd_seg.errors import DataError
 
 # The time is counted in parts: processes that were stopped for a while, as some clusters do, lose one of them at most.
@@ -86,6 +87,13 @@ class NamingLoader(DataLoader[Sample]):
             try:
                 with explained():
                     return next(batches)
+            except (OSError, EOFError) as error:
+                # A batch was on its way from a process that is gone; PyTorch's signal handler may say so in a moment.
+                with explained():
+                    time.sleep(0.2)
+                if self._all_there():
+                    raise
+                raise DataError(KILLED) from error
             except RuntimeError as error:
                 if "timed out after" not in str(error):
                     raise
@@ -95,6 +103,10 @@ class NamingLoader(DataLoader[Sample]):
                         f"{', '.join(self._names(number))}. {ADVICE}"
                     ) from error
         raise AssertionError("the last part returns or raises")
+
+    def _all_there(self) -> bool:
+        processes = getattr(self._iterator, "_workers", [])
+        return all(process.is_alive() for process in processes)
 
     def _names(self, number: int) -> list[str]:
         size = self.batch_size or 1

@@ -57,7 +57,7 @@ def _check_chunks(data: bytes) -> None:
             break
         if zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
             raise ValueError("the checksum of a part is wrong")
-        if view[start + 4 : start + 8] == b"IEND":
+        if bytes(view[start + 4 : start + 8]) == b"IEND":
             return
         start = end + 4
     raise ValueError("its end is missing")

@@ -32,8 +32,8 @@ class ShapesSource:
             raise ConfigError(f"data.scene_seed must be a whole number >= 0, got '{seed}'")
         if min(size) < 32:
             raise ConfigError(f"data.size: scenes need at least 32 pixels a side, got {list(size)}")
-        if length < 1:
-            raise ConfigError(f"data.{split}_length must be at least 1, got {length}")
+        if not isinstance(length, int) or isinstance(length, bool) or length < 1:
+            raise ConfigError(f"data.{split}_length must be a whole number >= 1, got '{length}'")
         self.seed, self.split, self.length, self.size = seed, split, length, size
 
     def __len__(self) -> int:

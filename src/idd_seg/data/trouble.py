@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,11 @@ from idd_seg.errors import DataError
 
 SHARED = Path("/dev/shm")  # where batches pass from the loader processes to the training
 LESS = "fewer of them (data.num_workers), a smaller data.batch_size, or data.cache=disk instead of ram may help"
+KILLED = (
+    "a loader process was killed, as the system does with what takes too much memory, or ended by itself: "
+    f"{LESS}; data.num_workers=0 loads in the training process, which shows what it meets. resume=auto goes on from "
+    "the last checkpoint"
+)
 MORE_SHARED = "give more (a container's --shm-size=8g, say), or take fewer processes (data.num_workers, 0 needs none)"
 
 
@@ -33,16 +37,8 @@ def explained() -> Iterator[None]:
 def _explanation(text: str) -> str | None:
     if "DataLoader worker" in text and "bus error" in text.lower():
         return f"a loader process found no room in {SHARED}{_free()}; {MORE_SHARED}"
-    if re.search(r"DataLoader worker \(pid\D+\d+\) is killed by signal: Killed", text):
-        return (
-            "a loader process was killed (signal 9), as the system does with what takes too much memory; "
-            f"{LESS}. resume=auto goes on from the last checkpoint"
-        )
     if "DataLoader worker" in text and ("killed by signal" in text or "exited unexpectedly" in text):
-        return (
-            f"a loader process ended ({' '.join(text.split())[:200]}); data.num_workers=0 loads in the training "
-            "process, which shows why. resume=auto goes on from the last checkpoint"
-        )
+        return KILLED
     return None
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from idd_seg.occupancy import is_taken
 from idd_seg.reporting import options
 from idd_seg.reporting.curves import Curve, read_curves, typical
 from idd_seg.reporting.files import UnreadableError, number, part, read_list, read_mapping, text_of
 
-STATES = ("running", "finished", "failed", "interrupted", "pruned")
+STATES = ("running", "finished", "failed", "interrupted", "pruned", "lost")
 CLASSES = 1000
 
 
@@ -95,7 +96,9 @@ def score_of(content: object) -> Score | None:
 def _set_state(run: Run, described: dict[str, Any]) -> None:
     state = described.get("state")
     run.error = text_of(described["error"], 2000) if described.get("error") else ""
-    if state in STATES:
+    if state == "running" and not is_taken(run.folder):
+        run.state = "lost"  # it was killed, and could not say so
+    elif state in STATES:
         run.state = str(state)
     elif described and run.last is not None:
         # Written by a version that did not note the state: metrics.json is the last thing that a run writes.

@@ -66,8 +66,8 @@ def read_plan(node: Mapping[str, Any], only: Sequence[str] | None = None) -> Pla
         only: names of the methods that are compared; None takes all.
 
     Raises:
-        ConfigError: for an unknown method, a method that refers to one that does not stand before it, a twin that is none of the methods,
-            or a scaled term without a weight.
+        ConfigError: for an unknown method, a method that refers to one that does not stand before it, a twin that is
+            none of the methods, or a scaled term without a weight.
     """
     methods: dict[str, Method] = {}
     unknown = [name for name in only or () if name not in node["methods"]]

@@ -1,0 +1,38 @@
+"""A sample of the campaign of `make chaos`; docs/reliability.md has the whole of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.chaos.kills import moments
+from tests.chaos.outcome import Outcome, rows
+
+TOP = Path(__file__).parents[2]
+
+
+def test_a_sample_of_the_campaign_survives(tmp_path: Path) -> None:
+    # In a process of its own, which has never trained: forks of one that has can't.
+    command = [sys.executable, "-m", "tests.chaos", "--short", "--out", str(tmp_path / "chaos.json")]
+    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "chaos.json").read_text())
+    assert found["table"][-1]["cases"] == found["table"][-1]["survived"]
+    assert int(found["table"][-1]["cases"]) > 100
+
+
+def test_the_moments_follow_from_the_seed() -> None:
+    assert moments(3, 50) == moments(3, 50)
+    assert moments(3, 50) != moments(4, 50)
+    assert {moment.where for moment in moments(3, 50)} == {"training", "validation", "writing", "start"}
+
+
+def test_the_table_counts_what_went_wrong() -> None:
+    found = [Outcome("a", "1", lost=2), Outcome("a", "2", bad="wrong", noticed=True), Outcome("b", "3", bad="hang")]
+    assert rows(found) == [
+        ["a", "2", "1", "1", "2", "1", "0", "0"],
+        ["b", "1", "0", "0", "0", "0", "1", "0"],
+        ["all", "3", "1", "1", "2", "1", "1", "0"],
+    ]
