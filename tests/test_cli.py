@@ -50,7 +50,7 @@ MISTAKES = [
     ),
     (["loss.position.depth=3"], "loss.position: a feature map of 4 x 4 is too small for the position reader"),
     (["loss.kd.temperature=0"], "loss.kd: temperature must be > 0, got 0"),
-    (["optimizer.lr=fast"], "optimizer.lr must be a number >= 0, got 'fast'"),
+    (["optimizer.lr=fast"], "optimizer.lr must be a number, 0 to 1e+06, got 'fast'"),
     (["loss=ce", "loss.ce_weight=0"], "no term with a weight above 0"),
     (["teacher=none"], "teacher=none, but loss=kd,idd,position needs a teacher"),
     (["student.backbone=resnet19", "loss=ce"], "did you mean 'resnet18'?"),

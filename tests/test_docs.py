@@ -146,20 +146,29 @@ def shrink(command: str) -> list[str]:
     return words + [option for option in small if option.split("=")[0] not in chosen - {"teacher.checkpoint"}]
 
 
-def trains_beside_the_readme(command: str) -> bool:
-    training = ".train " in command and "--cfg" not in command
-    return training and command not in (TOP / "README.md").read_text(encoding="utf-8")
+# Trainings that the quick tests run; the others they compose, and all are run by `make test-full`.
+QUICK = (
+    "python -m idd_seg.train",
+    "python -m idd_seg.train --help",
+    "python -m idd_seg.train data=voc student=r18 loss.idd_weight=0.5",
+    "python -m idd_seg.train hydra.run.dir=outputs/mine resume=auto",
+    "python -m idd_seg.train speed=fast trainer.precision=bf16-mixed",
+)
 
 
-# Loops with masks of full size, a PSPNet-R101, a search of many jobs: minutes, and tested by parts elsewhere. Trainings
-# that the README does not name are composed by the quick tests, and run by all.
+def only_composed(command: str) -> bool:
+    return ".train" in command and "--cfg" not in command and command not in QUICK
+
+
+# Loops with masks of full size, a PSPNet-R101, a search of many jobs: minutes, and tested by parts elsewhere.
 LONG_SUITES = ("eval", "losses", "model", "step")
 SLOW = {
     *(command for command in PROGRAM if command.split()[2:4] in [["idd_seg.benchmark", name] for name in LONG_SUITES]),
     "python -m idd_seg.train experiment=cityscapes_psp_r18_idd",
-    *(command for command in PROGRAM if ".study " in command),
+    "python -m idd_seg.benchmark data device=cpu",
+    *(command for command in PROGRAM if ".study " in command or "int8=true" in command or "samples=3" in command),
     *(command for command in PROGRAM if "hydra/sweeper=optuna" in command),
-    *(command for command in PROGRAM if trains_beside_the_readme(command)),
+    *(command for command in PROGRAM if only_composed(command)),
 }
 
 
@@ -170,7 +179,7 @@ SMALL_STUDY = (
 )
 
 
-@pytest.mark.parametrize("command", [c for c in PROGRAM if trains_beside_the_readme(c)])
+@pytest.mark.parametrize("command", [c for c in PROGRAM if only_composed(c)])
 def test_a_training_composes(command: str) -> None:
     words = [word for word in shlex.split(command)[3:] if not word.startswith("-")]
     # Of a sweep its first job; launchers and ranges are for Hydra and its sweepers to read.
