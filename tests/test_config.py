@@ -12,13 +12,14 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from idd_seg.cli import config_dir
+from idd_seg.studies.plan import read_plan
 
 CONF = config_dir()
 ROOTS = sorted(p.stem for p in CONF.glob("*.yaml"))
 CHOICES = sorted((p.parent.name, p.stem) for p in CONF.glob("*/*.yaml"))
 # Groups that other groups take their parts from.
 PARTS = {"head": "head@student.head"}
-INSIDE = {"model", "frozen", "loader", "augment", "weight_schedule"}  # read by the files that take them in
+INSIDE = {"methods", "model", "frozen", "loader", "augment", "weight_schedule"}  # read by the files that take them in
 
 # Experiments that change another one, and stand behind it.
 BEFORE = {"camvid_cpu": "camvid_psp_r18_idd"}
@@ -48,13 +49,16 @@ def check_targets(cfg: DictConfig) -> None:
 
 @pytest.mark.parametrize("root", ROOTS)
 def test_every_entry_point_composes(root: str) -> None:
-    check_targets(compose(root))
+    check_targets(compose(root, *(["study=shapes"] if root == "study" else [])))
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_choice_composes(group: str, name: str) -> None:
-    if group in INSIDE:
+    if group in INSIDE or name in INSIDE:
         assert OmegaConf.load(CONF / group / f"{name}.yaml")
+        return
+    if group == "study":
+        assert read_plan(OmegaConf.to_container(compose("study", f"study={name}").study)).methods
         return
     if group == "download":
         check_targets(compose("prepare", f"data={name}"))

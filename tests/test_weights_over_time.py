@@ -205,6 +205,9 @@ class Stepped(Distiller):
     def forward(self, batch: Batch) -> Tensor:
         return self.training_step(batch, 0)
 
+    def _logs_now(self) -> bool:
+        return False
+
     def _log_terms(self, *values: object) -> None:
         pass
 

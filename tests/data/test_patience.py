@@ -84,12 +84,12 @@ def test_a_stop_of_all_processes_is_no_hang() -> None:
     def be_stopped() -> None:
         pid = os.getpid()
         if os.fork() == 0:
-            time.sleep(1.5)
+            time.sleep(5)
             os.kill(pid, signal.SIGCONT)
             os._exit(0)
         os.kill(pid, signal.SIGSTOP)
 
-    found = data(be_stopped, timeout_s=1.2)
+    found = data(be_stopped, timeout_s=4.0)
     assert len(list(found.loader("val"))) == 4
 
 

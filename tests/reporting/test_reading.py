@@ -7,8 +7,10 @@ import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from idd_seg.errors import UserError
+from idd_seg.occupancy import LOCK
 from idd_seg.reporting.curves import read_curves, thin
 from idd_seg.reporting.exhibits import read_exhibits
 from idd_seg.reporting.files import LIMITS, UnreadableError, read_mapping
@@ -77,7 +79,10 @@ def test_a_broken_file_is_noted_and_the_rest_is_read(tmp_path: Path, name: str, 
 def test_failed_and_running_runs_say_so(tmp_path: Path) -> None:
     failed = read_run(make_run(tmp_path / "a", config(), state="failed", error="CUDA out of memory"), "a")
     assert (failed.state, failed.error) == ("failed", "CUDA out of memory")
-    assert read_run(make_run(tmp_path / "b", config(), state="running"), "b").state == "running"
+    going = make_run(tmp_path / "b", config(), state="running")
+    assert read_run(going, "b").state == "lost"  # nobody holds the folder's lock: it was killed
+    with FileLock(going / LOCK):
+        assert read_run(going, "b").state == "running"
     assert read_run(make_run(tmp_path / "c", config(), state=None), "c").state == "finished"
 
 
