@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import shutil
+import signal
 from pathlib import Path
 
 import lightning as L
@@ -15,13 +15,14 @@ from idd_seg.checkpoint import STUDENT
 from idd_seg.errors import ConfigError
 from idd_seg.losses.ce import CrossEntropy
 from tests.helpers import TINY, run
+from tests.test_resume import stopped
 from tests.test_training import distiller, shapes, trainer
 
 OPTIONS = (
     *TINY[:5],
-    *("data.train_length=10", "trainer.log_every_n_steps=2", "loss=ce", "teacher=none", "trainer.max_steps=8"),
+    *("data.train_length=10", "trainer.log_every_n_steps=2", "loss=ce", "teacher=none", "trainer.max_steps=12"),
     *("trainer.val_check_interval=3", "deterministic=true", "callbacks=average", "callbacks.average.decay=0.8"),
-    *("callbacks.last.every_n_steps=4", "trainer.accumulate_grad_batches=2"),
+    *("callbacks.last.every_n_steps=2", "trainer.accumulate_grad_batches=2"),
 )
 
 
@@ -72,20 +73,17 @@ def log_of(folder: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_to_the_bit(tmp_path: Path) -> None:
-    """The checkpoint of the middle, and what was logged until then, are put in a folder of their own."""
+def test_a_run_that_was_killed_goes_on_to_the_bit(tmp_path: Path) -> None:
     assert run("train", *OPTIONS, "hydra.run.dir=whole", cwd=tmp_path).returncode == 0
-    part = tmp_path / "part"
-    kept = run("train", *OPTIONS, "trainer.max_steps=4", "scheduler.total_iters=8", "hydra.run.dir=part", cwd=tmp_path)
-    assert kept.returncode == 0, kept.stderr
-    # The shorter run's last checkpoint is that of step 4; as after a kill there, nothing else is left of its end.
-    (part / "metrics.json").unlink()
-    shutil.rmtree(part / "exhibits", ignore_errors=True)
-    again = run("train", *OPTIONS, "hydra.run.dir=part", "resume=auto", cwd=tmp_path)
+    words = (*OPTIONS, "hydra.run.dir=part", "resume=auto")
+    assert stopped(tmp_path, words, signal.SIGKILL, rows=2) == -signal.SIGKILL
+    again = run("train", *words, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
+    assert "going on from" in again.stdout
     states = [torch.load(tmp_path / n / "checkpoints" / "last.ckpt", weights_only=True) for n in ("whole", "part")]
     for key, value in states[0]["state_dict"].items():
         if isinstance(value, torch.Tensor):
             assert torch.equal(value, states[1]["state_dict"][key]), key
     for key, value in states[0][KEY]["trained"].items():
         assert torch.equal(value, states[1][KEY]["trained"][key]), key
+    assert log_of(tmp_path / "part") == log_of(tmp_path / "whole")
