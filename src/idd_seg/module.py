@@ -198,7 +198,8 @@ class Distiller(L.LightningModule):
         values["train/lr"] = torch.tensor(self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
         self.log_dict(values, batch_size=batch_size)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Judge the student; return its logits, and the teacher's where the terms measure, for callbacks."""
         outputs = self.student(batch.image)
         if not torch.isfinite(outputs.logits).all():
             # Before the checkpoint of this validation is written: the one before it stays the last.
@@ -207,14 +208,15 @@ class Distiller(L.LightningModule):
                 "A lower learning rate (optimizer.lr) may help."
             )
         self.confusion.update(outputs.logits, batch.label)
-        if self.teacher is None or batch_idx >= self.measure_batches:
-            return
-        teacher = self._ask_teacher(batch)
+        teacher = self._ask_teacher(batch) if batch_idx < self.measure_batches else None
+        if teacher is None:
+            return {"student": outputs.logits}
         for name, term in self.each_term().items():
             for key, value in term.measure(outputs, teacher, batch).items():
                 # A float: Lightning averages the number of images over the ranks, an int without its rest.
                 size: Any = float(len(batch.names))
                 self.log(f"val/{name}_{key}", value, batch_size=size, sync_dist=True)
+        return {"student": outputs.logits, "teacher": teacher.logits}
 
     def on_validation_epoch_end(self) -> None:
         found = scores(self.confusion.compute())

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
 import logging
 import tempfile
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from idd_seg.build import make
+from idd_seg.errors import first_line
+from idd_seg.quiet import quiet
 
 Call = Callable[[], object]
 IMAGE = "image"
@@ -50,10 +49,10 @@ def compiled(network: nn.Module, image: Tensor, small: bool) -> Call:
     """
     call = _without_gradient(torch.compile(Logits(network).eval(), dynamic=False), image)
     try:
-        with _quiet("torch._inductor", "torch._dynamo", "torch.utils.cpp_extension"):
+        with quiet("torch._inductor", "torch._dynamo", "torch.utils.cpp_extension"):
             call()
     except Exception as error:  # each missing part of a compiler has an error of its own
-        raise NotHereError(f"torch.compile does not work here: {_first_line(error)}") from error
+        raise NotHereError(f"torch.compile does not work here: {first_line(error)}") from error
     return call
 
 
@@ -115,7 +114,7 @@ def _without_gradient(network: Callable[[Tensor], Tensor], image: Tensor) -> Cal
 
 def _write(network: nn.Module, image: Tensor, path: Path) -> None:
     try:
-        with _quiet("torch.onnx", "onnxscript", "onnx_ir"), torch.no_grad():
+        with quiet("torch.onnx", "onnxscript", "onnx_ir"), torch.no_grad():
             program = torch.onnx.export(
                 Logits(network).eval(), (image,), dynamo=True, input_names=[IMAGE], verbose=False
             )
@@ -123,24 +122,4 @@ def _write(network: nn.Module, image: Tensor, path: Path) -> None:
                 raise NotHereError("PyTorch could not write the network as ONNX")
             program.save(str(path))
     except RuntimeError as error:
-        raise NotHereError(f"PyTorch could not write the network as ONNX: {_first_line(error)}") from error
-
-
-@contextlib.contextmanager
-def _quiet(*names: str) -> Any:
-    """Leave out what compilers and exporters say of their own state."""
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise NotHereError(f"PyTorch could not write the network as ONNX: {first_line(error)}") from error

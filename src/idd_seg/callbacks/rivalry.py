@@ -15,7 +15,7 @@ from idd_seg.module import Distiller
 class Rivalry(L.Callback):
     """Compares teacher and student by mIoU on the first `measure_batches` held-out batches of each process.
 
-    The teacher is asked at the first validation alone: it stays as it is.
+    Both have been asked in validation already; the teacher counts at the first alone, as it stays as it is.
     """
 
     def __init__(self) -> None:
@@ -36,12 +36,9 @@ class Rivalry(L.Callback):
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        if not isinstance(pl_module, Distiller) or batch_idx >= pl_module.measure_batches:
-            return
-        for name, matrix in self.matrices.items():
-            network = getattr(pl_module, name)
-            with trainer.precision_plugin.val_step_context():
-                matrix.update(network(batch.image).logits, batch.label)
+        if self.matrices and "teacher" in outputs:
+            for name, matrix in self.matrices.items():
+                matrix.update(outputs[name], batch.label)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         found = {name: scores(matrix.compute()).miou for name, matrix in self.matrices.items()}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from idd_seg.data.source import Item, Source, UInt8
+from idd_seg.data.source import Around, Item, Source, UInt8
 from idd_seg.errors import DataError
 
 MAGIC = b"idd-seg decoded2"
@@ -28,7 +28,7 @@ OLD = 3600.0  # seconds after which nobody writes at a draft any more
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
-class CachedSource:
+class CachedSource(Around):
     """A source whose items are kept decoded, a file each, and are memory-mapped from then on.
 
     A file is written in a folder of drafts, flushed and renamed: a half one is never taken for a whole one. What
@@ -42,19 +42,11 @@ class CachedSource:
     """
 
     def __init__(self, source: Source, folder: Path) -> None:
-        self.source, self.folder = source, folder
+        super().__init__(source)
+        self.folder = folder
         self.verified: set[Path] = set()
         self.writable = True
         _remove_old(folder / DRAFTS)
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def name(self, index: int) -> str:
-        return self.source.name(index)
-
-    def key(self, index: int) -> str:
-        return self.source.key(index)
 
     def path(self, index: int) -> Path:
         """Return where the item is or will be kept."""

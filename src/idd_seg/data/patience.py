@@ -12,7 +12,7 @@ from typing import Any
 from torch.utils.data import DataLoader, get_worker_info
 
 from idd_seg.data.dataset import Sample, SegmentationDataset
-from idd_seg.data.source import Item, Source
+from idd_seg.data.source import Around, Item, Source
 from idd_seg.data.trouble import KILLED, explained
 from idd_seg.errors import DataError
 
@@ -21,7 +21,7 @@ PARTS = 10
 ADVICE = "Is the disk there? data.timeout_s=SECONDS waits longer, data.timeout_s=null for ever"
 
 
-class Patient:
+class Patient(Around):
     """A source in a loader process, whose items are waited for so many seconds.
 
     A read that not even a signal ends is left to the training process, which waits a little longer.
@@ -31,18 +31,10 @@ class Patient:
     """
 
     def __init__(self, source: Source, seconds: float) -> None:
-        self.source, self.seconds = source, seconds
+        super().__init__(source)
+        self.seconds = seconds
         self.index = self.parts = 0
         signal.signal(signal.SIGALRM, self._count)
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def name(self, index: int) -> str:
-        return self.source.name(index)
-
-    def key(self, index: int) -> str:
-        return self.source.key(index)
 
     def __getitem__(self, index: int) -> Item:
         self.index, self.parts = index, 0

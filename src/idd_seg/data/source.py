@@ -37,22 +37,42 @@ class Source(Protocol):
         ...
 
 
-class Part:
+class Around:
+    """A source of the items of another one; a subclass changes how they are read, or which there are."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Item:
+        return self.source[index]
+
+    def name(self, index: int) -> str:
+        """Return the item's name, without reading the item."""
+        return self.source.name(index)
+
+    def key(self, index: int) -> str:
+        """Return a text that is another one whenever the item would be."""
+        return self.source.key(index)
+
+
+class Part(Around):
     """The items first to end - 1 of a source."""
 
     def __init__(self, source: Source, first: int, end: int) -> None:
-        self.source, self.first, self.end = source, first, end
+        super().__init__(source)
+        self.first, self.end = first, end
 
     def __len__(self) -> int:
         return self.end - self.first
 
     def __getitem__(self, index: int) -> Item:
-        return self.source[self.first + index]
+        return super().__getitem__(self.first + index)
 
     def name(self, index: int) -> str:
-        """Return the item's name."""
-        return self.source.name(self.first + index)
+        return super().name(self.first + index)
 
     def key(self, index: int) -> str:
-        """Return the item's key."""
-        return self.source.key(self.first + index)
+        return super().key(self.first + index)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
-import logging
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +11,7 @@ from torch import Tensor, nn
 
 from idd_seg.errors import UserError
 from idd_seg.exporting.winograd import by_winograd
+from idd_seg.quiet import quiet
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 IMAGE, LOGITS = "image", "logits"
@@ -52,7 +49,7 @@ def write_onnx(graph: nn.Module, path: Path, metadata: dict[str, str], winograd:
         winograd: compute wide convolutions so; see `winograd.py`.
     """
     axes: dict[int, Any] = {0: "batch", 2: "height", 3: "width"}
-    with _quiet():
+    with quiet("torch.onnx", "onnxscript", "onnx_ir"):
         program = torch.onnx.export(
             graph.eval(),
             (example(),),
@@ -105,19 +102,3 @@ class Session:
     def __call__(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) uint8 -> (N, K, H, W) logits."""
         return torch.from_numpy(self.session.run([LOGITS], {IMAGE: image.numpy()})[0])
-
-
-@contextlib.contextmanager
-def _quiet() -> Any:
-    """Leave out what the exporter says of its own state."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from idd_seg.errors import ConfigError
+from idd_seg.errors import ConfigError, first_line
 from idd_seg.models.fold import fold_batch_norms
 from idd_seg.models.graphed import Graphed
 from idd_seg.models.teacher import FrozenTeacher
@@ -94,12 +94,8 @@ def _compiler_works(device: torch.device) -> bool:
     except Exception as error:  # each missing part of a compiler has an error of its own
         warnings.warn(
             f"compile=true, but there is no working compiler here, and the networks are not compiled "
-            f"({_first_line(error)})",
+            f"({first_line(error)})",
             stacklevel=2,
         )
         return False
     return True
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

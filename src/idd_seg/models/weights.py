@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from idd_seg.errors import CheckpointError
+from idd_seg.errors import CheckpointError, first_line
 
 CARD = "idd_seg"  # our own entry in the metadata of a safetensors file
 # What other programs keep beside their weights, and pickle by name: counters, histories of losses, options. Nothing of
@@ -85,13 +85,13 @@ def read_weights(path: Path | str) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"'{found}' holds more than weights and plain values, or is damaged, and was not opened: "
-            f"{_first_line(error)}"
+            f"{first_line(error)}"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"'{found}' is damaged or truncated: {_first_line(error)}") from error
+        raise CheckpointError(f"'{found}' is damaged or truncated: {first_line(error)}") from error
     except Exception as error:
         # safetensors and the unpickler raise types of their own for malformed headers; all mean the same to the user.
-        raise CheckpointError(f"'{found}' is no readable weight file: {_first_line(error)}") from error
+        raise CheckpointError(f"'{found}' is no readable weight file: {first_line(error)}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"'{found}' holds a {type(content).__name__}, not a dictionary of weights")
     return content
@@ -139,7 +139,7 @@ def read_card(path: Path) -> Mapping[str, Any]:
             text = (file.metadata() or {}).get(CARD)
         card = {} if text is None else json.loads(text)
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"'{path}' is no readable weight file: {_first_line(error)}") from error
+        raise CheckpointError(f"'{path}' is no readable weight file: {first_line(error)}") from error
     return card if isinstance(card, Mapping) else {}
 
 
@@ -150,8 +150,3 @@ def file_hash(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:200]
