@@ -184,6 +184,7 @@ def test_trouble_of_one_process_ends_the_run(name: str, ours: Family, request: p
     assert result.returncode == 1, result.stderr
     (error,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert message in error
+    assert "Traceback" not in result.stderr  # of rank 0, whose group broke
     assert state(folder)[0] == "failed"
     assert message in (state(folder)[1] or "")
     if name == "bug":
@@ -223,6 +224,21 @@ def test_a_signal_to_the_run_ends_its_processes(number: signal.Signals, code: in
     assert "Traceback" not in errors
     assert "error: " not in errors
     assert not own.alive()
+    assert state(own.folder / "run") == ("interrupted", None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_signal_to_one_process_ends_all_at_the_same_step(
+    rank: int, number: signal.Signals, code: int, own: Family
+) -> None:
+    process = started(own)
+    os.kill(int((own.folder / f"rank{rank}").read_text()), number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    assert not any("Traceback" in log.read_text() for log in (own.folder / "run").glob("rank*.log"))
     assert state(own.folder / "run") == ("interrupted", None)
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
+from typing import Any
 
 from idd_seg.errors import Pruned, UserError
 from idd_seg.place import Place
 
 PARENT = "IDD_SEG_SUPERVISOR"  # in the environment: the process with which this one ends
+WAIT = 5.0  # seconds
+# What gloo and NCCL say where another process has left the group.
+BROKEN = ("Connection reset by peer", "Connection closed by peer", "Broken pipe", "remote process exited")
 
 
 def main() -> None:
@@ -24,7 +29,7 @@ def main() -> None:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     from idd_seg import cli  # noqa: F401 - the resolvers of configurations, and the settings of the environment
-    from idd_seg.group import CONFIG, ERROR, PRUNED
+    from idd_seg.group import CONFIG
     from idd_seg.job import take_part
     from idd_seg.supervisor import ADDRESS, PORT
 
@@ -35,11 +40,28 @@ def main() -> None:
         take_part(OmegaConf.create(store.get(CONFIG).decode()), store, place)  # type: ignore[arg-type]
     except (UserError, OSError, Pruned):
         sys.exit(1)  # which the supervisor has been told
-    except Exception:
-        # The group broke because another process left it, which has said why.
-        if store.check([PRUNED]) or any(store.check([ERROR.format(rank)]) for rank in range(world)):
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except Exception as error:
+        if _others_say_why(store, place, error):
             sys.exit(1)
         raise
+
+
+def _others_say_why(store: Any, place: Place, error: Exception) -> bool:
+    """Tell whether this process failed because its group broke, and another or the supervisor knows why."""
+    from idd_seg.group import ENDING, ERROR, FIRST, PRUNED
+
+    def told() -> bool:
+        return any(store.check([key]) for key in (PRUNED, ENDING, *map(ERROR.format, range(place.world))))
+
+    first = not store.check([FIRST]) or int(store.get(FIRST)) == place.rank
+    if first and not any(text in str(error) for text in BROKEN):
+        return told()
+    limit = time.monotonic() + WAIT  # for the supervisor, to see that a process has ended
+    while not told() and time.monotonic() < limit:
+        time.sleep(0.1)
+    return told()
 
 
 def _end_with(parent: int) -> None:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from idd_seg.errors import Pruned, UserError
-from idd_seg.group import CONFIG, ERROR, FIRST, PRUNED
+from idd_seg.group import CONFIG, ENDING, ERROR, FIRST, PRUNED
 from idd_seg.rank import PARENT
 
 ADDRESS = "127.0.0.1"
@@ -46,6 +46,7 @@ def supervise(cfg: DictConfig, devices: int) -> None:
                 ranks.append(_start(rank, devices, store.port, logs[rank]))
             _watch(ranks, store, folder)
         finally:
+            store.set(ENDING, "")
             _end(ranks)
 
 
@@ -100,6 +101,7 @@ def _watch(ranks: Sequence[subprocess.Popen[bytes]], store: TCPStore, folder: Pa
 
     Raises:
         UserError: as soon as one has not.
+        KeyboardInterrupt, SystemExit: if they were told to stop by a signal.
     """
     while True:
         codes = [rank.poll() for rank in ranks]
@@ -122,6 +124,8 @@ def _explain(codes: Sequence[int | None], store: TCPStore, folder: Path) -> None
     first = int(store.get(FIRST)) if store.check([FIRST]) else 0
     rank = killed[0] if killed else first if codes[first] else next(rank for rank, code in enumerate(codes) if code)
     code = codes[rank] or 0
+    if code == 128 + signal.SIGINT:
+        raise KeyboardInterrupt
     if code == 128 + signal.SIGTERM:
         raise SystemExit(code)
     how = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"

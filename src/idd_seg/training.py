@@ -67,7 +67,7 @@ def train(cfg: DictConfig, place: Place | None = None) -> float:
     if place is not None and cfg.trainer.get("sync_batchnorm"):
         synchronise(module.student)
         synchronise(module.terms)
-    interruption = Interruption()
+    interruption = Interruption(cfg.trainer.timeout_minutes)
     callbacks = [interruption, *(build.make(node, f"callbacks.{name}") for name, node in cfg.callbacks.items())]
     trainer = build.make(
         _trainer_node(cfg, place),

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
+from datetime import timedelta
 from typing import Any
 
 import lightning as L
+import torch
+import torch.distributed as dist
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
 
@@ -15,17 +19,29 @@ class Interruption(L.Callback):
     """Lets the step that goes on finish; a second signal ends the run at once.
 
     Lightning's own handler of SIGTERM sends a message to the other processes from wherever this one stands, which may
-    wait for another; and its SIGINT stops in the middle of a step.
+    wait for another; and its SIGINT stops in the middle of a step. Several processes agree before each batch whether
+    one of them has been told to stop, so that none goes on alone; where they use GPUs, they agree without waiting for
+    these.
+
+    Args:
+        minutes: after which a process that waits for the others gives up.
 
     Attributes:
-        number: of the signal that came, or None.
+        number: of the signal that came, here or to another process, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, minutes: float = 30.0) -> None:
         self.number: int | None = None
+        self.patience = timedelta(minutes=minutes)
+        self.group: Any = None
         self.before: dict[int, Any] = {}
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.world_size > 1:
+            if dist.get_backend() != dist.Backend.GLOO:
+                self.group = dist.new_group(backend=dist.Backend.GLOO, timeout=self.patience)
+            # Called by Lightning before each batch, for its message, which waits for the GPU.
+            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = self._agree  # type: ignore[method-assign]
         if threading.current_thread() is not threading.main_thread():
             return  # Python delivers signals to the main thread alone
 
@@ -33,12 +49,35 @@ class Interruption(L.Callback):
             if self.number is not None:
                 raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
             self.number = number
-            # Read by Lightning between two batches; with several processes it is rank 0's that counts, for all.
-            trainer._signal_connector.received_sigterm = True
+            if trainer.world_size == 1:
+                trainer._signal_connector.received_sigterm = True  # read by Lightning between two batches
 
+        # It would put its handlers before ours, after this hook.
+        trainer._signal_connector.register_signal_handlers = _nothing  # type: ignore[method-assign]
         self.before = {number: signal.signal(number, stop) for number in SIGNALS}
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self.before = {}
+        for owner, name in (
+            (trainer._signal_connector, "register_signal_handlers"),
+            (trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor"),
+        ):
+            vars(owner).pop(name, None)
+
+    def _agree(self) -> None:
+        """Stop all processes if one has been told to.
+
+        Raises:
+            SIGTERMException: in each of them, before the same batch.
+        """
+        told = torch.tensor(self.number or 0)
+        dist.all_reduce(told, dist.ReduceOp.MAX, group=self.group)
+        if told:
+            self.number = int(told)
+            raise SIGTERMException
+
+
+def _nothing() -> None:
+    """Register no handler."""
