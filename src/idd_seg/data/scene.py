@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -26,8 +27,10 @@ CLASSES = (
 )
 IGNORE = 255
 Float = NDArray[np.float32]
+Colour = tuple[float, float, float]
 Painter = Callable[["Canvas"], None]
-Look = Callable[[int, int, int, int], Float]  # top, left, height, width -> (height, width, 3), or broadcastable to it
+Shape = Callable[[NDArray[np.generic], Colour], object]  # draws itself on an array in a colour
+SHIFTS = 384  # places to a side from which a window of grain is taken
 
 
 class Canvas:
@@ -39,63 +42,92 @@ class Canvas:
         self.image: Float = np.zeros((height, width, 3), np.float32)
         self.label: UInt8 = np.zeros((height, width), np.uint8)
 
-    def paint(self, mask: UInt8, look: Look, class_id: int) -> None:
-        """Cover the masked pixels by what `look` gives for the mask's bounding box."""
-        x, y, width, height = cv2.boundingRect(mask)
-        box = slice(y, y + height), slice(x, x + width)
-        where = mask[box] > 0
-        self.image[box][where] = np.broadcast_to(look(y, x, height, width), (height, width, 3))[where]
-        self.label[box][where] = class_id
+    def draw(self, shape: Shape, colour: Colour, class_id: int) -> None:
+        """Draw a shape of one colour."""
+        shape(self.image, colour)
+        shape(self.label, (class_id, 0, 0))
+
+    def cover(self, corners: NDArray[np.float64], texture: Callable[[int, int], Float], class_id: int) -> None:
+        """Cover a polygon by a texture.
+
+        Args:
+            corners: (n, 2), x and y in pixels; they may lie outside of the scene.
+            texture: gives the look (height, width, 3) of the part of the polygon's bounding box that is in the scene.
+        """
+        outline = corners.astype(np.int32)
+        x, y, width, height = cv2.boundingRect(outline)
+        left, top = max(x, 0), max(y, 0)
+        right, bottom = min(x + width, self.width), min(y + height, self.height)
+        mask: UInt8 = np.zeros((bottom - top, right - left), np.uint8)
+        cv2.fillPoly(mask, [outline - (left, top)], 1)
+        box = slice(top, bottom), slice(left, right)
+        cv2.copyTo(texture(*mask.shape), mask, self.image[box])
+        cv2.copyTo(mask * np.uint8(class_id), mask, self.label[box])
 
     def noise(self, height: int, width: int, sigma: float) -> Float:
-        """Grain (height, width, 1) of deviation 1 whose specks measure about `sigma` pixels."""
-        raw = self.rng.standard_normal((height, width), np.float32)
-        kernel = cv2.getGaussianKernel(round(8 * sigma + 1) | 1, sigma)
-        # A blur leaves the sum of the squared weights of white noise's deviation.
-        grain: Float = cv2.sepFilter2D(raw, -1, kernel, kernel) / np.float32((kernel**2).sum())
-        return grain[..., None]
+        """Grain (height, width) of deviation 1 whose specks measure about `sigma` pixels."""
+        return self._window(_grain(max(height, self.height), max(width, self.width), round(sigma, 6)), height, width)
+
+    def sensor_noise(self) -> Float:
+        """White noise (height, width, 3) of deviation 1."""
+        return self._window(_white(self.height, self.width, 3), self.height, self.width)
+
+    def _window(self, grain: Float, height: int, width: int) -> Float:
+        top = self.rng.integers(grain.shape[0] - height + 1)
+        left = self.rng.integers(grain.shape[1] - width + 1)
+        return grain[top : top + height, left : left + width]
 
     def place(self, margin: float = 0.06) -> tuple[float, float]:
         """A centre (x, y) in pixels, at least `margin` of the sides from the border."""
         x, y = self.rng.uniform(margin, 1 - margin, 2)
         return x * self.width, y * self.height
 
-    def empty(self) -> UInt8:
-        """A mask of nothing."""
-        return np.zeros((self.height, self.width), np.uint8)
+
+@lru_cache(maxsize=2)
+def _white(height: int, width: int, channels: int) -> Float:
+    """White noise of deviation 1, from which windows are taken: drawn anew for each scene it takes most of the time."""
+    return np.random.default_rng(0).standard_normal((height + SHIFTS, width + SHIFTS, channels), np.float32)
 
 
-def _colour(rng: Generator, centre: tuple[float, float, float], spread: float = 22) -> Float:
-    return (np.array(centre) + rng.normal(0, spread, 3)).astype(np.float32)
+@lru_cache(maxsize=8)
+def _grain(height: int, width: int, sigma: float) -> Float:
+    """Noise of deviation 1 and specks of `sigma` pixels, from which windows are taken."""
+    raw = np.random.default_rng(1).standard_normal((height + SHIFTS, width + SHIFTS), np.float32)
+    kernel = cv2.getGaussianKernel(round(8 * sigma + 1) | 1, sigma)
+    # A blur leaves the sum of the squared weights of white noise's deviation.
+    grain: Float = cv2.sepFilter2D(raw, -1, kernel, kernel) / np.float32((kernel**2).sum())
+    return grain
 
 
-def _plain(colour: Float) -> Look:
-    return lambda y, x, height, width: colour
+def _colour(rng: Generator, centre: Colour, spread: float = 22) -> Colour:
+    red, green, blue = spread * rng.standard_normal(3)
+    return centre[0] + red, centre[1] + green, centre[2] + blue
+
+
+def _tinted(texture: Float, colour: Colour) -> Float:
+    """A texture (height, width) in a colour: (height, width, 3)."""
+    tinted: Float = cv2.merge([texture + np.float32(channel) for channel in colour])
+    return tinted
 
 
 def paint_ground(canvas: Canvas) -> None:
     """Fill the scene with a soft, slightly clouded colour that says nothing of place."""
     coarse = canvas.noise(canvas.height // 8 + 1, canvas.width // 8 + 1, 0.01 * canvas.unit)
-    cloud = cv2.resize(coarse, (canvas.width, canvas.height), interpolation=cv2.INTER_CUBIC)[..., None]
-    canvas.image[:] = _colour(canvas.rng, (128, 124, 118)) + 10 * cloud
+    cloud = cv2.resize(coarse, (canvas.width, canvas.height), interpolation=cv2.INTER_CUBIC)
+    canvas.image = _tinted(10 * cloud, _colour(canvas.rng, (128, 124, 118)))
 
 
 def paint_grain(canvas: Canvas) -> None:
     """Add a large blob of `fine grain` or `coarse grain`: equal colours and contrast, another speck size."""
     rng = canvas.rng
     coarse = bool(rng.integers(2))
-    x, y = canvas.place(0.1)
+    centre = canvas.place(0.1)
     angles = np.sort(rng.uniform(0, 2 * np.pi, 9))
     radii = canvas.unit * rng.uniform(0.14, 0.34, 9)
-    outline = np.stack([x + radii * np.cos(angles), y + radii * np.sin(angles)], 1).astype(np.int32)
-    mask = cv2.fillPoly(canvas.empty(), [outline], 1)
-    speck = 0.0125 if coarse else 0.0065
+    corners = centre + radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
+    speck = (0.0125 if coarse else 0.0065) * canvas.unit
     colour = _colour(rng, (126, 130, 110))
-
-    def look(y: int, x: int, height: int, width: int) -> Float:
-        return colour + 26 * canvas.noise(height, width, speck * canvas.unit)
-
-    canvas.paint(mask, look, 2 if coarse else 1)
+    canvas.cover(corners, lambda h, w: _tinted(26 * canvas.noise(h, w, speck), colour), 2 if coarse else 1)
 
 
 def paint_hatch(canvas: Canvas) -> None:
@@ -104,18 +136,18 @@ def paint_hatch(canvas: Canvas) -> None:
     right = bool(rng.integers(2))
     centre, sides = canvas.place(), canvas.unit * rng.uniform(0.16, 0.3, 2)
     corners = cv2.boxPoints((centre, tuple(sides), float(rng.uniform(0, 90))))
-    mask = cv2.fillPoly(canvas.empty(), [corners.astype(np.int32)], 1)
     lean = np.deg2rad(20 if right else -20)
-    colour, phase, period = _colour(rng, (120, 110, 140)), rng.uniform(0, 2 * np.pi), 0.05 * canvas.unit
+    colour, phase = _colour(rng, (120, 110, 140)), rng.uniform(0, 2 * np.pi)
+    turn = 2 * np.pi / (0.05 * canvas.unit)  # radians for a pixel: a twentieth of the scene is a stripe
 
-    def look(y: int, x: int, height: int, width: int) -> Float:
-        rows = np.arange(y, y + height, dtype=np.float32)[:, None]
-        columns = np.arange(x, x + width, dtype=np.float32)
-        along = (columns * np.cos(lean) - rows * np.sin(lean)) * (2 * np.pi / period) + phase
-        stripes: Float = colour + 34 * np.sin(along.astype(np.float32))[..., None]
-        return stripes
+    def stripes(height: int, width: int) -> Float:
+        down = np.arange(height) * (-turn * np.sin(lean)) + phase
+        across = np.arange(width) * (turn * np.cos(lean))
+        # The sine of a sum: two short rows of sines in the place of one for each pixel.
+        waves = np.outer(np.sin(down), np.cos(across)) + np.outer(np.cos(down), np.sin(across))
+        return _tinted(34 * waves.astype(np.float32), colour)
 
-    canvas.paint(mask, look, 4 if right else 3)
+    canvas.cover(np.asarray(corners), stripes, 4 if right else 3)
 
 
 def paint_disc(canvas: Canvas) -> None:
@@ -124,8 +156,10 @@ def paint_disc(canvas: Canvas) -> None:
     if abs(y / canvas.height - 0.5) < 0.05:
         return
     radius = int(canvas.unit * canvas.rng.uniform(0.05, 0.1))
-    mask = cv2.circle(canvas.empty(), (int(x), int(y)), radius, 1, -1)
-    canvas.paint(mask, _plain(_colour(canvas.rng, (180, 150, 90))), 5 if y < canvas.height / 2 else 6)
+    colour = _colour(canvas.rng, (180, 150, 90))
+    canvas.draw(
+        lambda on, c: cv2.circle(on, (int(x), int(y)), radius, c, -1), colour, 5 if y < canvas.height / 2 else 6
+    )
 
 
 def paint_square(canvas: Canvas) -> None:
@@ -134,9 +168,9 @@ def paint_square(canvas: Canvas) -> None:
     if abs(x / canvas.width - 0.5) < 0.05:
         return
     half = canvas.unit * canvas.rng.uniform(0.05, 0.09)
-    corners = (int(x - half), int(y - half)), (int(x + half), int(y + half))
-    mask = cv2.rectangle(canvas.empty(), *corners, 1, -1)
-    canvas.paint(mask, _plain(_colour(canvas.rng, (90, 130, 180))), 7 if x < canvas.width / 2 else 8)
+    first, last = (int(x - half), int(y - half)), (int(x + half), int(y + half))
+    colour = _colour(canvas.rng, (90, 130, 180))
+    canvas.draw(lambda on, c: cv2.rectangle(on, first, last, c, -1), colour, 7 if x < canvas.width / 2 else 8)
 
 
 def paint_wire(canvas: Canvas) -> None:
@@ -146,18 +180,17 @@ def paint_wire(canvas: Canvas) -> None:
     x, y = ends if rng.integers(2) else ends[::-1]
     points = np.stack([x * (canvas.width - 1), y * (canvas.height - 1)], 1).astype(np.int32)
     thickness = max(1, round(0.014 * canvas.unit))
-    mask = cv2.polylines(canvas.empty(), [points], False, 1, thickness)
-    canvas.paint(mask, _plain(_colour(rng, (60, 58, 56), 10)), 9)
+    colour = _colour(rng, (60, 58, 56), 10)
+    canvas.draw(lambda on, c: cv2.polylines(on, [points], False, c, thickness), colour, 9)
 
 
 def paint_spark(canvas: Canvas) -> None:
     """Add a small bright cross; called for one scene in three."""
-    x, y = canvas.place()
+    x, y = (int(part) for part in canvas.place())
     arm, thickness = max(2, round(0.05 * canvas.unit)), max(1, round(0.035 * canvas.unit))
-    mask = canvas.empty()
-    cv2.line(mask, (int(x) - arm, int(y)), (int(x) + arm, int(y)), 1, thickness)
-    cv2.line(mask, (int(x), int(y) - arm), (int(x), int(y) + arm), 1, thickness)
-    canvas.paint(mask, _plain(_colour(canvas.rng, (225, 215, 200), 12)), 10)
+    colour = _colour(canvas.rng, (225, 215, 200), 12)
+    canvas.draw(lambda on, c: cv2.line(on, (x - arm, y), (x + arm, y), c, thickness), colour, 10)
+    canvas.draw(lambda on, c: cv2.line(on, (x, y - arm), (x, y + arm), c, thickness), colour, 10)
 
 
 def paint_smudge(canvas: Canvas) -> None:
@@ -165,9 +198,8 @@ def paint_smudge(canvas: Canvas) -> None:
     rng = canvas.rng
     axes = (canvas.unit * rng.uniform(0.03, 0.09, 2)).astype(int)
     x, y = canvas.place()
-    centre, turn = (int(x), int(y)), float(rng.uniform(0, 180))
-    mask = cv2.ellipse(canvas.empty(), centre, (int(axes[0]), int(axes[1])), turn, 0, 360, 1, -1)
-    canvas.paint(mask, _plain(_colour(rng, (110, 110, 110), 40)), IGNORE)
+    ellipse = (int(x), int(y)), (int(axes[0]), int(axes[1])), float(rng.uniform(0, 180)), 0, 360
+    canvas.draw(lambda on, c: cv2.ellipse(on, *ellipse, c, -1), _colour(rng, (110, 110, 110), 40), IGNORE)
 
 
 def light(canvas: Canvas) -> UInt8:
@@ -176,12 +208,13 @@ def light(canvas: Canvas) -> UInt8:
     angle = rng.uniform(0, 2 * np.pi)
     across = np.linspace(-1, 1, canvas.width, dtype=np.float32)
     down = np.linspace(-1, 1, canvas.height, dtype=np.float32)[:, None]
-    slope = rng.uniform(0, 0.25) * (np.cos(angle) * across + np.sin(angle) * down)
+    bright = 1 + np.float32(rng.uniform(0, 0.25)) * (
+        np.float32(np.cos(angle)) * across + np.float32(np.sin(angle)) * down
+    )
     cast = (rng.uniform(0.7, 1.3) * rng.uniform(0.93, 1.07, 3)).astype(np.float32)
-    grain = rng.standard_normal(canvas.image.shape, np.float32)
-    grain *= np.float32(rng.uniform(3, 12))
-    lit = canvas.image * (1 + slope[..., None]).astype(np.float32) * cast + grain
-    image: UInt8 = np.clip(lit, 0, 255, out=lit).astype(np.uint8)
+    lit = cv2.multiply(canvas.image, cv2.merge([bright * part for part in cast]))
+    # Rounded and clipped to 0 .. 255 by the way.
+    image: UInt8 = cv2.addWeighted(lit, 1.0, canvas.sensor_noise(), rng.uniform(3, 12), 0.0, dtype=cv2.CV_8U)
     return image
 
 
