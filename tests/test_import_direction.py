@@ -19,6 +19,7 @@ GROUND = {"types", "errors", "bands", "ranks"}
 READS_CONFIG = {
     "benchmarks",
     "build",
+    "checks",
     "cli",
     "job",
     "occupancy",

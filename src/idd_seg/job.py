@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from idd_seg.checks import checked_data, needs_teacher
 from idd_seg.errors import ConfigError
 from idd_seg.group import CONFIG, MEETING, PATIENCE, joined, meet, report
 from idd_seg.occupancy import best_of, taken
 from idd_seg.place import Place, place_of
 from idd_seg.supervisor import supervise
 from idd_seg.teachers import find_teacher
-from idd_seg.training import checked_data, needs_teacher, train
+from idd_seg.training import train
 
 GONE = "idd_seg/gone/{}"  # process {} has seen that there is no run
 _met: list[Any] = []  # the store, once the others have been met

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import math
 import signal
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +19,10 @@ from idd_seg.callbacks.checkpoint import BEST, LAST, save_finally
 from idd_seg.callbacks.interruption import Interruption
 from idd_seg.callbacks.whole_files import WholeFiles
 from idd_seg.checkpoint import Saved, latest_whole, previous_of
+from idd_seg.checks import checked_data, needing
 from idd_seg.data.base import SegmentationDataModule
 from idd_seg.data.trouble import explained
-from idd_seg.errors import CheckpointError, ConfigError
+from idd_seg.errors import CheckpointError
 from idd_seg.group import Joined
 from idd_seg.guard import NonFiniteGuard
 from idd_seg.loggers import close_wandb
@@ -36,11 +34,10 @@ from idd_seg.models.sync_norm import synchronise
 from idd_seg.models.teacher import FrozenTeacher
 from idd_seg.module import Distiller
 from idd_seg.place import Place
+from idd_seg.quiet import quieten
 from idd_seg.run_folder import write_json
 from idd_seg.tables import class_table
 from idd_seg.teacher_cache import TeacherCache
-
-LARGEST = 1e6  # a learning rate or decay beyond it overflows float32 in the first steps
 
 
 def train(cfg: DictConfig, place: Place | None = None) -> float:
@@ -58,7 +55,7 @@ def train(cfg: DictConfig, place: Place | None = None) -> float:
         keep_freed_memory()
     data = checked_data(cfg)
     terms = build.make_terms(cfg.loss)
-    teacher = build.load_teacher(cfg.teacher.checkpoint, cfg, data) if _needing(terms) else None
+    teacher = build.load_teacher(cfg.teacher.checkpoint, cfg, data) if needing(terms) else None
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     module = _distiller(cfg, data, terms, teacher)
     speed: Speed = build.make(cfg.speed, "speed")
@@ -96,36 +93,6 @@ def _device(cfg: DictConfig) -> torch.device:
     """Return the kind of device that the trainer will choose."""
     on_gpu = cfg.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     return torch.device("cuda" if on_gpu else "cpu")
-
-
-def checked_data(cfg: DictConfig) -> SegmentationDataModule:
-    """Build the data module and look for its files; refuse what can be known before the first step."""
-    data = build.make_data(cfg)
-    if data.batch_size < 2:
-        raise ConfigError("data.batch_size=1: the heads' BatchNorm over pooled maps needs at least 2 images")
-    _check_numbers(cfg)
-    if "loss" not in cfg:
-        raise ConfigError("there is no term; choose some, e.g. loss=[ce,kd,idd,position]")
-    data.setup("fit")
-    return data
-
-
-def needs_teacher(cfg: DictConfig) -> bool:
-    """Tell whether a term of the configuration needs a teacher.
-
-    Raises:
-        ConfigError: if so, and there is none.
-    """
-    needing = _needing(build.make_terms(cfg.loss))
-    if needing and cfg.teacher.name == "none":
-        raise ConfigError(
-            f"teacher=none, but loss={','.join(needing)} needs a teacher; use loss=ce, or choose a teacher"
-        )
-    return bool(needing)
-
-
-def _needing(terms: dict[str, Term]) -> list[str]:
-    return [name for name, term in terms.items() if term.needs_teacher]
 
 
 def _trainer_node(cfg: DictConfig, place: Place | None) -> DictConfig:
@@ -185,53 +152,6 @@ def _refuse_another_teacher(saved: Saved, module: Distiller) -> None:
             f"'{saved.path}' was distilled from '{before.get('path')}', and the file that is there now, "
             f"'{now.get('path')}', is another one; put the teacher back, or train anew with resume=never"
         )
-
-
-def _check_numbers(cfg: DictConfig) -> None:
-    """Refuse what Lightning or PyTorch would refuse late, or by a message that does not name the option."""
-    if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
-        raise ConfigError(f"seed must be a whole number in 0 .. 2**32 - 1, got '{cfg.seed}'")
-    for key in ("max_steps", "log_every_n_steps", "val_check_interval", "limit_val_batches", "accumulate_grad_batches"):
-        if not _is_number(cfg.trainer[key]) or not cfg.trainer[key] > 0:
-            raise ConfigError(f"trainer.{key} must be a number > 0, got '{cfg.trainer[key]}'")
-    for key in ("lr", "weight_decay", "momentum"):
-        value = cfg.optimizer.get(key)
-        if value is not None and not (_is_number(value) and 0 <= value <= LARGEST):
-            raise ConfigError(f"optimizer.{key} must be a number, 0 to {LARGEST:g}, got '{value}'")
-    power, minutes = cfg.scheduler.get("power"), cfg.trainer.get("timeout_minutes")
-    if power is not None and not (_is_number(power) and power >= 0):
-        raise ConfigError(f"scheduler.power must be a number >= 0, got '{power}'")
-    if minutes is not None and not (_is_number(minutes) and 0 < minutes <= LARGEST):
-        raise ConfigError(f"trainer.timeout_minutes must be a number, above 0 to {LARGEST:g}, got '{minutes}'")
-    if not isinstance(cfg.measure_batches, int) or cfg.measure_batches < 0:
-        raise ConfigError(f"measure_batches must be a whole number >= 0, got '{cfg.measure_batches}'")
-    for key in ("compile", "pretrained", "trainer.deterministic"):
-        value = OmegaConf.select(cfg, key)
-        if not isinstance(value, bool | None) and (key, value) != ("trainer.deterministic", "warn"):
-            raise ConfigError(f"{key} must be true or false, got '{value}'")
-    clip = cfg.trainer.get("gradient_clip_val")
-    if clip is not None and not (_is_number(clip) and clip > 0):
-        raise ConfigError(f"trainer.gradient_clip_val must be a number > 0, or null, got '{clip}'")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def quieten() -> None:
-    """Leave out what Lightning says at every start, and no more."""
-    for name in ("lightning.pytorch", "lightning.fabric", "matplotlib"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    # The confusion matrix is summed over the processes before anything is logged of it.
-    warnings.filterwarnings("ignore", message=".*It is recommended to use .self.log.*sync_dist=True.*")
-    # A run that goes on begins at the batch that comes next, in the folder where it stopped.
-    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
-    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
-    # The teacher is in evaluation mode on purpose, and a run folder holds its configuration before the first metric.
-    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
-    warnings.filterwarnings("ignore", message=".*Experiment logs directory.*exists and is not empty.*")
 
 
 def _distiller(
