@@ -15,10 +15,10 @@ from idd_seg.allocator import keep_freed_memory
 if {keep}:
     assert keep_freed_memory()
 torch.set_num_threads(1)
-for _ in range(20):
-    if _ == 5:
+for step in range(20):
+    if step == 10:  # small blocks have found their places
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    held = [torch.ones(2**24) for _ in range(2)]  # 64 MB: glibc never raises its own threshold so far
+    held = torch.ones(2**24)  # 64 MB: glibc never raises its own threshold so far
     del held
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """

@@ -36,7 +36,7 @@ from idd_seg.models.segmenter import Segmenter
 from idd_seg.models.teacher import FrozenTeacher
 from idd_seg.module import Distiller
 from idd_seg.types import Batch, Outputs
-from tests.helpers import TINY, clean_error, run
+from tests.helpers import TINY, clean_error, run, run_here
 
 
 @pytest.fixture(scope="module")
@@ -80,20 +80,22 @@ def test_every_term_is_logged_raw_and_weighted(work: Path) -> None:
 
 
 def test_the_second_run_reuses_the_teacher_whatever_the_students_options(work: Path) -> None:
-    result = run("train", *TINY, "loss=[ce,kd]", "optimizer.lr=0.01", "seed=3", "hydra.run.dir=second", cwd=work)
+    result = run_here("train", *TINY, "loss=[ce,kd]", "optimizer.lr=0.01", "seed=3", "hydra.run.dir=second", cwd=work)
     assert result.returncode == 0, result.stderr
     assert "teacher: taken from" in result.stdout
     assert len(list((work / "cache" / "teachers").glob("*/"))) == 1
 
 
 def test_the_twin_needs_no_teacher(work: Path) -> None:
-    result = run("train", *TINY, "loss=ce", "hydra.run.dir=twin", cwd=work, env={"IDD_SEG_CACHE": str(work / "none")})
+    result = run_here(
+        "train", *TINY, "loss=ce", "hydra.run.dir=twin", cwd=work, env={"IDD_SEG_CACHE": str(work / "none")}
+    )
     assert result.returncode == 0, result.stderr
     assert not (work / "none").exists()
 
 
 def test_a_sweep_makes_a_run_of_each_value(work: Path) -> None:
-    result = run("train", "-m", *TINY, "loss.idd_weight=0,0.5,1", "hydra.sweep.dir=sweep", cwd=work)
+    result = run_here("train", "-m", *TINY, "loss.idd_weight=0,0.5,1", "hydra.sweep.dir=sweep", cwd=work)
     assert result.returncode == 0, result.stderr
     found = sorted(work.glob("sweep/*/metrics.json"))
     assert len(found) == 3
@@ -102,7 +104,7 @@ def test_a_sweep_makes_a_run_of_each_value(work: Path) -> None:
 
 
 def test_evaluate_repeats_the_score_of_the_run(work: Path) -> None:
-    result = run("evaluate", "checkpoint=student/checkpoints/last.ckpt", "hydra.run.dir=evaluated", cwd=work)
+    result = run_here("evaluate", "checkpoint=student/checkpoints/last.ckpt", "hydra.run.dir=evaluated", cwd=work)
     assert result.returncode == 0, result.stderr
     again = json.loads((work / "evaluated" / "metrics.json").read_text())
     first = json.loads((work / "student" / "metrics.json").read_text())["last"]
@@ -113,7 +115,7 @@ def test_evaluate_repeats_the_score_of_the_run(work: Path) -> None:
 
 def test_compare_makes_table_and_picture(work: Path) -> None:
     options = ("probe_steps=3", "samples=2", "hydra.run.dir=compared")
-    result = run("compare", "runs={one: student, two: student}", *options, cwd=work)
+    result = run_here("compare", "runs={one: student, two: student}", *options, cwd=work)
     assert result.returncode == 0, result.stderr
     assert "teacher" in result.stdout
     assert (work / "compared" / "comparison.png").stat().st_size > 10_000
@@ -129,7 +131,7 @@ def test_compare_notices_another_teacher(work: Path) -> None:
     checkpoint = torch.load(work / "student" / "checkpoints" / "last.ckpt", weights_only=True)
     checkpoint["idd_seg"]["teacher"]["sha256"] = "0" * 64
     torch.save(checkpoint, folder / "last.ckpt")
-    assert "is no longer the teacher" in clean_error(run("compare", "runs={student: moved}", cwd=work))
+    assert "is no longer the teacher" in clean_error(run_here("compare", "runs={student: moved}", cwd=work))
 
 
 def test_a_checkpoint_holds_the_student_and_no_teacher(work: Path) -> None:
@@ -148,12 +150,12 @@ def test_a_teacher_of_other_classes_is_refused(work: Path) -> None:
     checkpoint = torch.load(teacher, weights_only=True)
     checkpoint["idd_seg"]["class_names"] = ["road", "sky"]
     torch.save(checkpoint, work / "other.ckpt")
-    message = clean_error(run("train", *TINY, "teacher.checkpoint=other.ckpt", cwd=work))
+    message = clean_error(run_here("train", *TINY, "teacher.checkpoint=other.ckpt", cwd=work))
     assert "trained for 2 classes, data=shapes has 11" in message
 
 
 def test_a_teacher_of_another_architecture_is_refused(work: Path) -> None:
-    message = clean_error(run("train", *TINY, "teacher.checkpoint=student/checkpoints/last.ckpt", cwd=work))
+    message = clean_error(run_here("train", *TINY, "teacher.checkpoint=student/checkpoints/last.ckpt", cwd=work))
     assert "is of another network than the teacher" in message
 
 
@@ -179,7 +181,7 @@ def test_a_hostile_configuration_gets_one_clear_error(work: Path) -> None:
     checkpoint = torch.load(work / "student" / "checkpoints" / "last.ckpt", weights_only=True)
     checkpoint["idd_seg"]["config"]["student"]["head"] = {"_target_": "os.mkdir", "path": "victim"}
     torch.save(checkpoint, work / "foreign.ckpt")
-    message = clean_error(run("evaluate", "checkpoint=foreign.ckpt", cwd=work))
+    message = clean_error(run_here("evaluate", "checkpoint=foreign.ckpt", cwd=work))
     assert "would call 'os.mkdir'" in message
     assert not (work / "victim").exists()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,19 +80,28 @@ def test_what_does_not_come_is_named(way: Any, message: str) -> None:
     assert time.monotonic() - start < 20
 
 
+STOPPED = """
+import os, signal, time
+from tests.data.test_patience import data
+
+def be_stopped():
+    group = os.getpgrp()
+    if os.fork() == 0:
+        os.setsid()
+        os.killpg(group, signal.SIGSTOP)
+        time.sleep(3)
+        os.killpg(group, signal.SIGCONT)
+        os._exit(0)
+    time.sleep(0.5)
+
+assert len(list(data(be_stopped, timeout_s=2.0).loader("val"))) == 4
+"""
+
+
 def test_a_stop_of_all_processes_is_no_hang() -> None:
     """Time that goes by while a cluster suspends a job counts once, not ten times."""
-
-    def be_stopped() -> None:
-        pid = os.getpid()
-        if os.fork() == 0:
-            time.sleep(5)
-            os.kill(pid, signal.SIGCONT)
-            os._exit(0)
-        os.kill(pid, signal.SIGSTOP)
-
-    found = data(be_stopped, timeout_s=4.0)
-    assert len(list(found.loader("val"))) == 4
+    ended = subprocess.run([sys.executable, "-c", STOPPED], start_new_session=True, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.parametrize("value", [0, -1, True, float("nan"), float("inf")])

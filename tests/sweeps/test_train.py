@@ -11,7 +11,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from idd_seg.cli import config_dir
-from tests.helpers import TINY, clean_error, run
+from tests.helpers import TINY, clean_error, run, run_here
 
 SMALL = (*TINY, "student=small", "loss=ce", "trainer.val_check_interval=1")
 SPACES = sorted(path.stem for path in (config_dir() / "hparams").glob("*.yaml"))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
+import functools
 import itertools
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -57,6 +60,16 @@ def be_patient(seconds: float | None) -> None:
         info.dataset.source = Patient(info.dataset.source, seconds)
 
 
+@functools.cache
+def _end_in_silence() -> None:
+    """Let loader processes that end with this one do so without a word.
+
+    Where an error ends it, multiprocessing terminates them, and PyTorch's handler would add a stack trace to the error.
+    """
+    if threading.current_thread() is threading.main_thread():
+        atexit.register(signal.signal, signal.SIGCHLD, signal.SIG_DFL)  # before multiprocessing's, which stands longer
+
+
 class NamingLoader(DataLoader[Sample]):
     """A loader that says which files it waits for in vain, and why its processes were killed.
 
@@ -64,6 +77,8 @@ class NamingLoader(DataLoader[Sample]):
     """
 
     def __iter__(self) -> Any:
+        if self.num_workers:
+            _end_in_silence()
         return self._named(super().__iter__())
 
     def _named(self, batches: Iterator[Any]) -> Iterator[Any]:
