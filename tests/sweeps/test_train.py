@@ -66,14 +66,14 @@ def test_a_search_over_trainings_prunes_and_writes_its_best(tmp_path: Path) -> N
 
 
 def test_pruning_without_a_search_is_refused(tmp_path: Path) -> None:
-    message = clean_error(run("train", *SMALL, "callbacks=pruning", "hydra.run.dir=out", cwd=tmp_path))
+    message = clean_error(run_here("train", *SMALL, "callbacks=pruning", "hydra.run.dir=out", cwd=tmp_path))
     assert "callbacks=pruning is for searches" in message
 
 
 def test_a_misspelt_key_of_a_search_is_an_unknown_option(tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     options = ("-m", *SMALL, "hydra/sweeper=optuna", "optimizer.lrr=interval(0,1)", "hydra.sweep.dir=sweep")
-    assert "there is no option 'optimizer.lrr'" in clean_error(run("train", *options, cwd=tmp_path))
+    assert "there is no option 'optimizer.lrr'" in clean_error(run_here("train", *options, cwd=tmp_path))
     assert not (tmp_path / "sweep" / "0").exists()
 
 
