@@ -65,6 +65,10 @@ MISTAKES = [
     (["seed=-1"], "seed must be a whole number in 0 .. 2**32 - 1, got '-1'"),
     (["loss=[]"], "there is no term; choose some"),
     (["seed"], "Error parsing override 'seed'"),
+    (
+        ["experiment=[camvid_psp_r18_idd,camvid_cpu]", "teacher=none", "data.root=/x"],
+        "the choices don't go together: one of them sets 'optimizer@teacher.training.optimizer'",
+    ),
 ]
 
 

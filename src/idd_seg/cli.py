@@ -158,6 +158,8 @@ def explain(error: BaseException, config_name: str, arguments: list[str]) -> str
         unknown = re.search(r"full_key: (\S+)", text)
     if unknown:
         key = unknown[1]
+        if "@" in key:  # no option of the command line: a choice inside of a file, such as an experiment
+            return f"the choices don't go together: one of them sets '{key}', which another leaves out"
         known = known_keys(config_name, [a for a in arguments if key not in a])
         near = "" if ".".join(key.split(".")[:2]) in known else _home_of(key)
         near = near or suggest(key, known)

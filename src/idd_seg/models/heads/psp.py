@@ -18,6 +18,10 @@ class PSPHead(nn.Module):
         strides: their strides (not used here; heads are built alike).
         width: width of the head's map; a quarter of the last level by default.
         bins: grids of the pyramid.
+
+    Attributes:
+        channels: width of the head's map.
+        widths: of the grids' maps; the last level comes before them in the convolution.
     """
 
     def __init__(
@@ -30,10 +34,12 @@ class PSPHead(nn.Module):
         super().__init__()
         last = channels[-1]
         self.channels = width or last // 4
+        self.bins = tuple(bins)
+        self.widths = [max(1, last // len(bins))] * len(bins)
         self.branches = nn.ModuleList(
-            nn.Sequential(GridMeans(bin), conv_bn_relu(last, max(1, last // len(bins)))) for bin in bins
+            nn.Sequential(GridMeans(bin), conv_bn_relu(last, each)) for bin, each in zip(bins, self.widths, strict=True)
         )
-        self.fuse = conv_bn_relu(last + len(bins) * max(1, last // len(bins)), self.channels, kernel=3)
+        self.fuse = conv_bn_relu(last + sum(self.widths), self.channels, kernel=3)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Four maps -> (N, channels, h, w) on the last one's grid."""
