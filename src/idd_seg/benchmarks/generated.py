@@ -32,7 +32,7 @@ def generator_row(cfg: DictConfig, device: torch.device) -> Row:
     held = list(itertools.islice(data.loader("train", shuffle=True), HELD))
     made: list[float] = []
     known: list[float] = []
-    for _ in range(max(2, int(cfg.repeats) // 5)):
+    for _ in range(max(5, int(cfg.repeats) // 3)):
         made.append(_seconds(demo, data, device))
         known.append(_seconds(demo, Held(data, held), device))
     ours, theirs = summary(made), summary(known)

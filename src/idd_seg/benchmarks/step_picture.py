@@ -38,7 +38,8 @@ def draw(content: Sequence[dict[str, Any]], path: Path) -> None:
             width = parts.get(part, 0.0) / whole
             axes.barh(row, width, left=left, color=COLOURS[part], label=LABELS.get(part, part) if row == 0 else None)
             left += width
-        axes.text(left + 0.01, row, f"{left:.2f}", va="center", fontsize=9)
+        near = max(left, least / whole) if least / whole < left + 0.07 else left  # beside the dotted line, not on it
+        axes.text(near + 0.01, row, f"{left:.2f}", va="center", fontsize=9)
         axes.plot([least / whole] * 2, [row - 0.4, row + 0.4], color="black", linestyle=":", linewidth=1.5)
     axes.set_yticks(range(len(bars)), [label for label, *_ in bars])
     axes.invert_yaxis()
