@@ -25,7 +25,7 @@ OPTIONS = (
 
 @pytest.mark.slow
 def test_a_study_searches_trains_and_goes_on(tmp_path: Path) -> None:
-    found = run("study", *OPTIONS, cwd=tmp_path, timeout=400)
+    found = run("study", *OPTIONS, "jobs=2", cwd=tmp_path, timeout=400)
     assert found.returncode == 0, found.stderr
     results = tmp_path / "outputs" / "studies" / "shapes" / "results"
     names = {p.stem for p in results.glob("*.json")}

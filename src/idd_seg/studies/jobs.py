@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import queue
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,41 +45,117 @@ class Result:
         return asdict(self)
 
 
-def train(folder: Path, options: Sequence[str], title: str) -> Result:
-    """Train as the options say, unless the folder holds the finished run already.
+@dataclass(frozen=True)
+class Job:
+    """A run: its folder, the options of its training, and what it is called."""
 
-    Raises:
-        UserError: if the run fails; its output is in `FOLDER.log`.
-        KeyboardInterrupt: if it was interrupted.
+    folder: Path
+    options: Sequence[str]
+    title: str
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether the folder holds the finished run."""
+        return (self.folder / "metrics.json").is_file() and (self.folder / COST).is_file()
+
+
+class Runner:
+    """Runs jobs, several at once.
+
+    Args:
+        at_once: number of jobs that run at the same time.
+        devices: GPUs, among which the jobs are spread; none leaves them what there is.
     """
-    if not (folder / "metrics.json").is_file() or not (folder / COST).is_file():
-        _run(folder, options, title)
-    return read(folder)
 
+    def __init__(self, at_once: int, devices: Sequence[str] = ()) -> None:
+        self.at_once = at_once
+        self.running: dict[int, subprocess.Popen[bytes]] = {}
+        self.lock = threading.Lock()
+        self.ended = False
+        self.places: queue.SimpleQueue[Mapping[str, str]] = queue.SimpleQueue()
+        for place in range(at_once):
+            self.places.put(_environment(place, at_once, devices))
 
-def _run(folder: Path, options: Sequence[str], title: str) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    log = folder.with_name(f"{folder.name}.log")
-    words = [sys.executable, "-m", "idd_seg.train", *options, f"hydra.run.dir={folder}", "resume=auto"]
-    print(f"{title} ...", flush=True)
-    # Hydra was asked for stack traces in this process, whose command line handles them; a run says what is wrong.
-    environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
-    with log.open("ab") as file:
-        process = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, env=environment)
+    def run(self, jobs: Sequence[Job], then: Callable[[int, Result], None]) -> None:
+        """Run the jobs that are not finished, and hand each result over as soon as it is there.
+
+        Args:
+            then: called with a job's place in `jobs` and its result, one at a time.
+
+        Raises:
+            UserError: if a run fails; its output is in `FOLDER.log`. The others are asked to stop, and go on later.
+            KeyboardInterrupt: if a run was interrupted.
+        """
+        with ThreadPoolExecutor(self.at_once) as pool, self._stopping():
+            waiting: dict[Future[Result], int] = {pool.submit(self._do, job): i for i, job in enumerate(jobs)}
+            try:
+                while waiting:
+                    # Not for ever, so that this thread sees signals.
+                    done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                    for future in sorted(done, key=waiting.__getitem__):
+                        then(waiting.pop(future), future.result())
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    @contextmanager
+    def _stopping(self) -> Iterator[None]:
+        """Ask what still runs to stop where this ends early; a run keeps its state then."""
         try:
-            _, status, used = os.wait4(process.pid, 0)
-        except KeyboardInterrupt:
-            process.wait()  # it was interrupted too, and writes its checkpoint
+            yield
+        except BaseException:
+            with self.lock:
+                self.ended = True
+                for process in self.running.values():
+                    process.send_signal(signal.SIGTERM)
             raise
-    code = os.waitstatus_to_exitcode(status)
-    process.returncode = code
-    if code in (130, -2):
-        raise KeyboardInterrupt
-    if code:
-        last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-        raise UserError(f"{title}: the run failed ({' '.join(last)}); all it said is in '{log}'")
-    unit = 1 if sys.platform == "darwin" else 1024
-    write_json(folder / COST, {"peak_memory": used.ru_maxrss * unit})
+
+    def _do(self, job: Job) -> Result:
+        if not job.finished:
+            place = self.places.get()
+            try:
+                self._train(job, place)
+            finally:
+                self.places.put(place)
+        return read(job.folder)
+
+    def _train(self, job: Job, place: Mapping[str, str]) -> None:
+        job.folder.parent.mkdir(parents=True, exist_ok=True)
+        log = job.folder.with_name(f"{job.folder.name}.log")
+        words = [sys.executable, "-m", "idd_seg.train", *job.options, f"hydra.run.dir={job.folder}", "resume=auto"]
+        # Hydra was asked for stack traces in this process, whose command line handles them; a run says what is wrong.
+        environment = {key: value for key, value in {**os.environ, **place}.items() if key != "HYDRA_FULL_ERROR"}
+        with log.open("ab") as file:
+            with self.lock:
+                if self.ended:
+                    raise KeyboardInterrupt
+                print(f"{job.title} ...", flush=True)
+                # A session of its own: a terminal's ctrl-C would reach it besides the signal that it gets from here.
+                process = subprocess.Popen(
+                    words, stdout=file, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+                )
+                self.running[process.pid] = process
+            _, status, used = os.wait4(process.pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        with self.lock:
+            process.returncode = code
+            del self.running[process.pid]
+        if code in (130, 143, -signal.SIGINT, -signal.SIGTERM):
+            raise KeyboardInterrupt
+        if code:
+            last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+            raise UserError(f"{job.title}: the run failed ({' '.join(last)}); all it said is in '{log}'")
+        unit = 1 if sys.platform == "darwin" else 1024
+        write_json(job.folder / COST, {"peak_memory": used.ru_maxrss * unit})
+
+
+def _environment(place: int, at_once: int, devices: Sequence[str]) -> dict[str, str]:
+    """Return what the environment of the jobs at one place has besides: a GPU, or a share of the cores."""
+    if devices:
+        return {"CUDA_VISIBLE_DEVICES": devices[place % len(devices)]} if at_once > 1 else {}
+    if at_once == 1 or "OMP_NUM_THREADS" in os.environ:
+        return {}
+    return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // at_once))}
 
 
 def read(folder: Path) -> Result:

@@ -26,6 +26,11 @@ class Method:
     scale: Sequence[str] = ()
     options: Sequence[str] = ()
 
+    @property
+    def sources(self) -> set[str]:
+        """Names of the methods whose weights this one takes."""
+        return {weight.removeprefix(FOUND) for weight in self.weights.values() if isinstance(weight, str)}
+
     def overrides(self, chosen: Mapping[str, Mapping[str, float]], factor: float) -> list[str]:
         """Return the options that train this method, given what the search has found so far."""
         weights = self.weights_at(chosen, factor)

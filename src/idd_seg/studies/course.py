@@ -1,0 +1,121 @@
+"""The course of a study: the search for weights, the runs that count, and its results on disk as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from idd_seg.run_folder import write_json
+from idd_seg.studies.jobs import Job, Result, Runner
+from idd_seg.studies.plan import Method, Plan
+from idd_seg.studies.tables import markdown
+
+
+@dataclass(frozen=True)
+class _Run:
+    phase: str
+    method: Method
+    factor: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        factor = f"-x{self.factor:g}" if self.phase == "search" else ""
+        return f"{self.phase}-{self.method.name}{factor}-seed{self.seed}"
+
+
+@dataclass
+class Course:
+    """A study on its way.
+
+    Args:
+        folder: of the runs.
+        kept: folder of the results: a table, and JSON of each run.
+
+    Attributes:
+        chosen: weights by method and term, as far as they have been found.
+        results: by method, by seed.
+    """
+
+    plan: Plan
+    folder: Path
+    kept: Path
+    runner: Runner
+    chosen: dict[str, dict[str, float]] = field(default_factory=dict)
+    results: dict[str, dict[int, Result]] = field(default_factory=dict)
+
+    def search(self) -> None:
+        """Find the weights, in waves: a method waits for those whose weights it takes."""
+        left = list(self.plan.methods.values())
+        while left:
+            ready = [method for method in left if method.sources <= set(self.chosen)]
+            left = [method for method in left if method not in ready]
+            runs = [
+                _Run("search", method, factor, seed)
+                for method in ready
+                if method.scale
+                for factor in self.plan.factors
+                for seed in self.plan.search_seeds
+            ]
+            scores: dict[tuple[str, float], float] = {}
+            for run, result in self._run(runs, self.plan.search):
+                key = run.method.name, run.factor
+                scores[key] = scores.get(key, 0.0) + result.miou
+            for method in ready:
+                tried = {factor: scores[method.name, factor] for factor in self.plan.factors if method.scale}
+                factor = max(tried, key=lambda f: tried[f]) if tried else 1.0
+                self.chosen[method.name] = method.weights_at(self.chosen, factor)
+
+    def train(self) -> None:
+        """Train every method with every seed; seed by seed, so that a stopped study has compared all methods."""
+        runs = [
+            # The weights have been found: they stand in place of what the method was searched from.
+            _Run("final", Method(name, self.chosen[name], (), method.options), 1.0, seed)
+            for seed in self.plan.seeds
+            for name, method in self.plan.methods.items()
+        ]
+        self._run(runs, ())
+
+    @property
+    def table(self) -> str:
+        """The table of what there is, in Markdown; empty before there is a twin."""
+        there = {name: self.results[name] for name in self.plan.methods if self.results.get(name)}
+        if self.plan.twin not in there:
+            return ""
+        return markdown(there, self.plan.twin, self._teacher, self.chosen)
+
+    @property
+    def _teacher(self) -> float | None:
+        found = (r.teacher_miou for runs in self.results.values() for r in runs.values())
+        return next((miou for miou in found if miou is not None), None)
+
+    def _run(self, runs: Sequence[_Run], options: Sequence[str]) -> list[tuple[_Run, Result]]:
+        words = [self._words(run, options) for run in runs]
+        jobs = [
+            Job(self.folder / run.name, w, f"{self.plan.name}: {run.name}") for run, w in zip(runs, words, strict=True)
+        ]
+        found: dict[int, Result] = {}
+
+        def then(number: int, result: Result) -> None:
+            found[number] = result
+            self._keep(runs[number], words[number], result)
+
+        self.runner.run(jobs, then)
+        return [(run, found[number]) for number, run in enumerate(runs)]
+
+    def _words(self, run: _Run, options: Sequence[str]) -> list[str]:
+        chosen = run.method.overrides(self.chosen, run.factor)
+        return [*self.plan.common, *options, *chosen, f"seed={run.seed}", f"name={self.plan.name}"]
+
+    def _keep(self, run: _Run, words: Sequence[str], result: Result) -> None:
+        about = {"method": run.method.name, "phase": run.phase, "seed": run.seed}
+        weights: Mapping[str, float] = run.method.weights_at(self.chosen, run.factor)
+        content = {"study": self.plan.name, **about, "weights": weights, "options": words, **result.as_dict()}
+        write_json(self.kept / f"{run.name}.json", content)
+        print(f"{self.plan.name}: {run.name}: mIoU {100 * result.miou:.2f} %", flush=True)
+        if run.phase == "final":
+            self.results.setdefault(run.method.name, {})[run.seed] = result
+            (self.kept / "table.md").write_text(self.table, encoding="utf-8")
+            content = {"study": self.plan.name, "weights": self.chosen, "teacher_miou": self._teacher}
+            write_json(self.kept / "chosen.json", content)

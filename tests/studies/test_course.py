@@ -1,0 +1,192 @@
+"""The course of a study, with runs that take no time: what is searched, in which order, and what is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from idd_seg.errors import UserError
+from idd_seg.run_folder import write_json
+from idd_seg.studies.course import Course
+from idd_seg.studies.jobs import COST, Job, Result, Runner
+from idd_seg.studies.plan import read_plan
+
+NODE: dict[str, Any] = {
+    "name": "small",
+    "common": ["data=shapes"],
+    "search": ["data.held_out=5"],
+    "factors": [0.3, 1.0, 3.0],
+    "search_seeds": [0, 1],
+    "seeds": [0, 1],
+    "twin": "twin",
+    "methods": {
+        "twin": {"weights": {"ce": 1.0}},
+        "kd": {"weights": {"ce": 1.0, "kd": 2.0}, "scale": ["kd"]},
+        "kd+cwd": {"weights": {"ce": 1.0, "kd": "@kd", "cwd": 3.0}, "scale": ["cwd"]},
+        "all": {"weights": {"ce": 1.0, "kd": "@kd", "cwd": "@kd+cwd"}},
+    },
+}
+
+
+class Instant:
+    """A runner whose runs score best at a kd weight of 0.6 and a cwd weight of 9."""
+
+    def __init__(self) -> None:
+        self.waves: list[list[str]] = []
+        self.words: dict[str, Sequence[str]] = {}
+
+    def run(self, jobs: Sequence[Job], then: Callable[[int, Result], None]) -> None:
+        self.waves.append([job.folder.name for job in jobs])
+        for number, job in reversed(list(enumerate(jobs))):  # they end in any order
+            self.words[job.folder.name] = job.options
+            weights = dict(word.removeprefix("loss.").split("_weight=") for word in job.options if "_weight=" in word)
+            kd, cwd = float(weights.get("kd", 0.6)), float(weights.get("cwd", 9))
+            seed = int(next(word for word in job.options if word.startswith("seed="))[5:])
+            miou = 0.5 - 0.01 * abs(kd - 0.6) - 0.001 * abs(cwd - 9) + 0.02 * seed + 0.01 * len(weights)
+            then(number, Result(miou, {}, 10.0, 1000, "abc", 0.7))
+
+
+@pytest.fixture
+def course(tmp_path: Path) -> Course:
+    (tmp_path / "kept").mkdir()
+    return Course(read_plan(NODE), tmp_path / "runs", tmp_path / "kept", Instant())  # type: ignore[arg-type]
+
+
+def test_weights_are_found_in_waves(course: Course) -> None:
+    course.search()
+    assert course.chosen == {
+        "twin": {"ce": 1.0},
+        "kd": {"ce": 1.0, "kd": pytest.approx(0.6)},
+        "kd+cwd": {"ce": 1.0, "kd": pytest.approx(0.6), "cwd": 9.0},
+        "all": {"ce": 1.0, "kd": pytest.approx(0.6), "cwd": 9.0},
+    }
+    waves = course.runner.waves  # type: ignore[attr-defined]
+    assert [sorted({name.split("-x")[0] for name in wave}) for wave in waves] == [["search-kd"], ["search-kd+cwd"], []]
+    assert [len(wave) for wave in waves] == [6, 6, 0]
+    assert "data.held_out=5" in course.runner.words["search-kd-x3-seed1"]  # type: ignore[attr-defined]
+
+
+def test_runs_go_seed_by_seed_with_the_weights_that_were_found(course: Course) -> None:
+    course.search()
+    course.train()
+    last = course.runner.waves[-1]  # type: ignore[attr-defined]
+    assert last == [f"final-{name}-seed{seed}" for seed in (0, 1) for name in NODE["methods"]]
+    words = course.runner.words["final-all-seed1"]  # type: ignore[attr-defined]
+    assert "data.held_out=5" not in words
+    assert [word for word in words if "weight" in word] == [
+        "loss.ce_weight=1",
+        "loss.kd_weight=0.6",
+        "loss.cwd_weight=9",
+    ]
+
+
+def test_table_and_files_hold_every_run(course: Course) -> None:
+    course.search()
+    assert course.table == ""
+    course.train()
+    names = {path.stem for path in course.kept.glob("*.json")}
+    assert len(names) == 12 + 8 + 1
+    table = (course.kept / "table.md").read_text()
+    assert [line.split(" | ")[0].strip("| ") for line in table.splitlines()[2:]] == ["teacher", *NODE["methods"]]
+    # kd adds 0.01 to 0.51, of a gap of 0.7 - 0.52 (the mean of two seeds)
+    (row,) = [line for line in table.splitlines() if line.startswith("| kd |")]
+    assert "| 53.00 ± 1.41 | 2 | +1.00 | +1.00 to +1.00 | 6 % |" in row
+    assert json.loads((course.kept / "chosen.json").read_text())["teacher_miou"] == 0.7
+    assert json.loads((course.kept / "final-all-seed0.json").read_text())["weights"]["cwd"] == 9.0
+
+
+def stand_in(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a shell script in the place of Python; its run folder is `$RUN`."""
+    path = folder / "python"
+    path.write_text(
+        f'#!/bin/sh\nfor word; do case "$word" in hydra.run.dir=*) RUN="${{word#*=}}";; esac; done\n{script}\n'
+    )
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr("sys.executable", str(path))
+
+
+FINISH = """
+mkdir -p "$RUN"
+echo '{"last": {"miou": 0.5, "iou": {}}, "seconds": 1.0, "teacher": null}' > "$RUN/metrics.json"
+echo '{"git": null}' > "$RUN/run.json"
+"""
+
+
+def jobs(folder: Path, number: int) -> list[Job]:
+    return [Job(folder / f"job{i}", [f"seed={i}"], f"job {i}") for i in range(number)]
+
+
+def test_two_jobs_run_at_once_with_a_core_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    stand_in(tmp_path, f"sleep 1\n{FINISH}\necho $OMP_NUM_THREADS > $RUN/threads", monkeypatch)
+    found: dict[int, Result] = {}
+    start = time.monotonic()
+    Runner(2).run(jobs(tmp_path, 4), found.__setitem__)
+    assert 2 <= time.monotonic() - start < 3.5
+    assert {number: result.miou for number, result in found.items()} == dict.fromkeys(range(4), 0.5)
+    assert found[0].memory > 0
+    assert [(tmp_path / f"job{i}" / "threads").read_text().strip() for i in range(4)] == ["3"] * 4
+    # What is finished is not run again.
+    start = time.monotonic()
+    Runner(2).run(jobs(tmp_path, 4), found.__setitem__)
+    assert time.monotonic() - start < 1
+
+
+def test_jobs_share_out_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(tmp_path, f"sleep 0.5\n{FINISH}\necho $CUDA_VISIBLE_DEVICES > $RUN/gpu", monkeypatch)
+    Runner(2, ["GPU-a", "GPU-b"]).run(jobs(tmp_path, 2), lambda number, result: None)
+    assert {(tmp_path / f"job{i}" / "gpu").read_text().strip() for i in range(2)} == {"GPU-a", "GPU-b"}
+
+
+def test_one_that_fails_stops_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fails, waits = 'sleep 0.5; echo "error: no luck"; exit 1', 'trap "exit 143" TERM; sleep 30 & wait'
+    script = f'case "$RUN" in *job0) {fails};; *) {waits};; esac'
+    stand_in(tmp_path, script, monkeypatch)
+    start = time.monotonic()
+    with pytest.raises(UserError, match=r"job 0: the run failed \(error: no luck\).*job0\.log"):
+        Runner(2).run(jobs(tmp_path, 5), lambda number, result: None)
+    assert time.monotonic() - start < 10
+    assert not (tmp_path / "job4.log").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_study_stops_its_runs(number: signal.Signals, tmp_path: Path) -> None:
+    script = tmp_path / "python"
+    script.write_text(
+        f"#!/bin/sh\ntrap 'touch {tmp_path}/stopped; exit 143' TERM\ntouch {tmp_path}/started\nsleep 30 & wait\n"
+    )
+    script.chmod(0o755)
+    code = (
+        f"import sys; sys.argv = ['study', 'study=shapes', 'output_dir={tmp_path}', 'only=[twin]'];"
+        f"from idd_seg import cli, study; sys.executable = '{script}'; cli.run(study.main, 'study')"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    limit = time.monotonic() + 60
+    while not (tmp_path / "started").exists() and time.monotonic() < limit:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in errors
+    assert (tmp_path / "stopped").exists()
+
+
+def test_a_folder_without_its_cost_is_not_finished(tmp_path: Path) -> None:
+    (job,) = jobs(tmp_path, 1)
+    assert not job.finished
+    job.folder.mkdir()
+    write_json(job.folder / "metrics.json", {})
+    assert not job.finished
+    write_json(job.folder / COST, {})
+    assert job.finished
