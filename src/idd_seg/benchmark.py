@@ -29,7 +29,8 @@ def main(cfg: DictConfig) -> None:
     describe_run(cfg, run_dir)
     rows = importlib.import_module(f"idd_seg.benchmarks.{cfg.suite}").run(cfg, device)
     write_json(run_dir / "benchmark.json", {"suite": cfg.suite, "rows": [row.as_dict() for row in rows]})
-    print_rows(f"benchmark {cfg.suite}, {device}", rows)
+    if rows:
+        print_rows(f"benchmark {cfg.suite}, {device}", rows)
     print(f"run folder: {run_dir}")
 
 
