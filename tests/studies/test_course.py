@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from idd_seg.errors import UserError
+from idd_seg.errors import ConfigError, UserError
 from idd_seg.run_folder import write_json
 from idd_seg.studies.course import Course
 from idd_seg.studies.jobs import COST, Job, Result, Runner
@@ -101,8 +101,27 @@ def test_table_and_files_hold_every_run(course: Course) -> None:
     # kd adds 0.01 to 0.51, of a gap of 0.7 - 0.52 (the mean of two seeds)
     (row,) = [line for line in table.splitlines() if line.startswith("| kd |")]
     assert "| 53.00 ± 1.41 | 2 | +1.00 | +1.00 to +1.00 | 6 % |" in row
+    assert (course.kept / "methods.png").stat().st_size > 5000
     assert json.loads((course.kept / "chosen.json").read_text())["teacher_miou"] == 0.7
     assert json.loads((course.kept / "final-all-seed0.json").read_text())["weights"]["cwd"] == 9.0
+
+
+def test_the_lead_of_ours_is_of_the_same_seeds(tmp_path: Path) -> None:
+    course = Course(read_plan({**NODE, "ours": "all"}), tmp_path, tmp_path, Instant())  # type: ignore[arg-type]
+    course.search()
+    course.train()
+    rows = {line.split(" | ")[0].strip("| "): line.split(" | ")[-1].strip("| ") for line in course.table.splitlines()}
+    assert rows["method"] == "all is ahead by"
+    assert rows["twin"] == "+2.00 (+2.00 to +2.00)"
+    assert rows["kd"] == "+1.00 (+1.00 to +1.00)"
+    assert rows["all"] == ""
+
+
+@pytest.mark.parametrize("only", [None, ["twin", "kd"]])
+def test_ours_must_be_a_method(only: list[str] | None) -> None:
+    with pytest.raises(ConfigError, match=r"study\.ours=idd is none of the methods"):
+        read_plan({**NODE, "ours": "idd"}, only)
+    assert read_plan({**NODE, "ours": "all"}, ["twin", "kd"]).ours is None
 
 
 def stand_in(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:

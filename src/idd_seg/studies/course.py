@@ -8,6 +8,7 @@ from pathlib import Path
 
 from idd_seg.run_folder import write_json
 from idd_seg.studies.jobs import Job, Result, Runner
+from idd_seg.studies.picture import draw
 from idd_seg.studies.plan import Method, Plan
 from idd_seg.studies.tables import markdown
 
@@ -80,10 +81,14 @@ class Course:
     @property
     def table(self) -> str:
         """The table of what there is, in Markdown; empty before there is a twin."""
-        there = {name: self.results[name] for name in self.plan.methods if self.results.get(name)}
-        if self.plan.twin not in there:
+        if self.plan.twin not in self.there:
             return ""
-        return markdown(there, self.plan.twin, self._teacher, self.chosen)
+        return markdown(self.there, self.plan.twin, self._teacher, self.chosen, self.plan.ours)
+
+    @property
+    def there(self) -> dict[str, dict[int, Result]]:
+        """The results so far, in the order of the plan."""
+        return {name: self.results[name] for name in self.plan.methods if self.results.get(name)}
 
     @property
     def _teacher(self) -> float | None:
@@ -117,5 +122,7 @@ class Course:
         if run.phase == "final":
             self.results.setdefault(run.method.name, {})[run.seed] = result
             (self.kept / "table.md").write_text(self.table, encoding="utf-8")
+            if self.table:
+                draw(self.there, self.plan.twin, self._teacher, self.kept / "methods.png")
             content = {"study": self.plan.name, "weights": self.chosen, "teacher_miou": self._teacher}
             write_json(self.kept / "chosen.json", content)

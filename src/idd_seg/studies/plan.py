@@ -52,6 +52,7 @@ class Plan:
         factors: that the weights are tried with.
         seeds, search_seeds: of the runs that count, and of those that find the weights.
         twin: name of the method that all are compared with.
+        ours: name of the method whose lead over each other is shown; None shows none.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Plan:
     search_seeds: Sequence[int]
     twin: str
     methods: Mapping[str, Method]
+    ours: str | None = None
 
 
 def read_plan(node: Mapping[str, Any], only: Sequence[str] | None = None) -> Plan:
@@ -89,7 +91,13 @@ def read_plan(node: Mapping[str, Any], only: Sequence[str] | None = None) -> Pla
     if not node["seeds"] or not node["factors"] or not node["search_seeds"]:
         raise ConfigError("study.seeds, study.factors and study.search_seeds need at least one number each")
     lists = {key: list(node[key]) for key in ("common", "search", "factors", "seeds", "search_seeds")}
-    return Plan(str(node["name"]), twin=str(node["twin"]), methods=methods, **lists)
+    # Left out of the table where `only` leaves it out.
+    ours = node.get("ours")
+    if ours is not None and ours not in node["methods"]:
+        raise ConfigError(f"study.ours={ours} is none of the methods {', '.join(node['methods'])}")
+    return Plan(
+        str(node["name"]), twin=str(node["twin"]), methods=methods, ours=ours if ours in methods else None, **lists
+    )
 
 
 def _check(method: Method, before: Mapping[str, Method]) -> None:

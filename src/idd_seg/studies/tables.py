@@ -10,28 +10,53 @@ from idd_seg.studies.statistics import Spread
 Results = Mapping[str, Mapping[int, Result]]  # by method, by seed
 
 
-def gains(results: Results, method: str, twin: str) -> list[float]:
-    """Return the differences to the twin in mIoU, percent, seed by seed, of the seeds that both have."""
+def gains(results: Results, method: str, base: str) -> list[float]:
+    """Return the differences to another method in mIoU, percent, seed by seed, of the seeds that both have."""
     return [
-        100 * (result.miou - results[twin][seed].miou)
+        100 * (result.miou - results[base][seed].miou)
         for seed, result in results[method].items()
-        if seed in results[twin]
+        if seed in results[base]
     ]
 
 
-def markdown(results: Results, twin: str, teacher: float | None, chosen: Mapping[str, Mapping[str, float]]) -> str:
+def markdown(
+    results: Results,
+    twin: str,
+    teacher: float | None,
+    chosen: Mapping[str, Mapping[str, float]],
+    ours: str | None = None,
+) -> str:
     """Return a Markdown table: a row a method.
 
     Args:
         teacher: its mIoU, 0 to 1.
         chosen: the weights of each method.
+        ours: method whose lead over each other, of the same seeds, is the last column.
     """
     heads = ["method", "weights", "mIoU, %", "seeds", "gain", "95 % of the gain", "gap closed", "time", "memory"]
+    lead = ours if ours in results else None
+    if lead is not None:
+        heads.append(f"{lead} is ahead by")
     lines = [f"| {' | '.join(heads)} |", f"| --- | --- |{' ---: |' * (len(heads) - 2)}"]
     if teacher is not None:
-        lines.append(f"| teacher | | {100 * teacher:.2f} | 1 |" + " |" * 5)
-    lines += [f"| {' | '.join(_row(results, name, twin, teacher, chosen.get(name, {})))} |" for name in results]
+        lines.append(f"| teacher | | {100 * teacher:.2f} | 1 |" + " |" * (len(heads) - 4))
+    for name in results:
+        cells = _row(results, name, twin, teacher, chosen.get(name, {}))
+        if lead is not None:
+            cells = [*cells, "" if name == lead else _signed(gains(results, lead, name))]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _signed(differences: Sequence[float]) -> str:
+    """Return their mean, and its 95 % interval where there are several."""
+    if not differences:
+        return ""
+    spread = Spread.of(differences)
+    half = spread.half_width()
+    return f"{spread.mean:+.2f}" + (
+        "" if half is None else f" ({spread.mean - half:+.2f} to {spread.mean + half:+.2f})"
+    )
 
 
 def _row(results: Results, name: str, twin: str, teacher: float | None, weights: Mapping[str, float]) -> Sequence[str]:
