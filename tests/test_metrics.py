@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from idd_seg.analysis import near_confusion, near_pairs
 from idd_seg.metrics import ConfusionMatrix, ranks, scores, spearman
 
 
@@ -150,3 +151,18 @@ def test_spearman_worked_out_by_hand(b: list[float], expected: float) -> None:
 def test_spearman_takes_each_row_by_itself() -> None:
     rising = torch.arange(4.0).expand(2, 4)
     assert spearman(rising, torch.stack([rising[0], -rising[0]])).tolist() == pytest.approx([1.0, -1.0])
+
+
+def test_near_pairs_are_those_at_the_smallest_distances() -> None:
+    nan = float("nan")
+    distances = torch.tensor([[0, 1, 5, nan], [1, 0, 2, nan], [5, 2, 0, nan], [nan, nan, nan, nan]])
+    assert near_pairs(distances, 0.34) == [(0, 1)]
+    assert near_pairs(distances, 0.67) == [(0, 1), (1, 2)]
+    assert near_pairs(distances, 0.0) == [(0, 1)]
+
+
+def test_near_confusion_is_the_share_of_both_classes_that_is_taken_for_the_other() -> None:
+    confusion = torch.tensor([[80, 10, 10], [5, 85, 10], [0, 0, 0]])
+    assert near_confusion(confusion, [(0, 1)]) == pytest.approx(15 / 200)
+    assert near_confusion(confusion, [(0, 1), (0, 2)]) == pytest.approx((15 / 200 + 10 / 100) / 2)
+    assert math.isnan(near_confusion(torch.zeros(2, 2), [(0, 1)]))

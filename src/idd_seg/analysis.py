@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +45,32 @@ def matrix_error(student: Tensor, teacher: Tensor) -> float:
     """Relative error of a class-distance matrix: Frobenius norm of the difference over that of the teacher's."""
     known = ~(student.isnan() | teacher.isnan())
     return float((student - teacher)[known].norm() / teacher[known].norm())
+
+
+def near_pairs(distances: Tensor, share: float = 0.25) -> list[tuple[int, int]]:
+    """Return the nearest of the pairs of classes (i < j), nearest first: `share` of all that occur, at least one.
+
+    Args:
+        distances: (K, K); NaN where a class does not occur.
+    """
+    rows, columns = torch.triu_indices(len(distances), len(distances), offset=1)
+    values = distances[rows, columns]
+    order = [i for i in values.argsort().tolist() if not values[i].isnan()]
+    kept = order[: max(1, round(share * len(order)))]
+    return [(int(rows[i]), int(columns[i])) for i in kept]
+
+
+def near_confusion(confusion: Tensor, pairs: Sequence[tuple[int, int]]) -> float:
+    """Return how often classes of the pairs are taken for each other: a share of their pixels, mean over the pairs.
+
+    Args:
+        confusion: (K, K) counts, rows truth, columns prediction.
+    """
+    counts = confusion.double()
+    shares = [
+        (counts[i, j] + counts[j, i]) / pixels for i, j in pairs if (pixels := counts[i].sum() + counts[j].sum()) > 0
+    ]
+    return float(torch.stack(shares).mean()) if shares else float("nan")
 
 
 @dataclass(frozen=True)

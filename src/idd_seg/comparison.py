@@ -12,12 +12,20 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from idd_seg.analysis import TARGETS, Readability, class_distances, matrix_error, position_readability
+from idd_seg.analysis import (
+    TARGETS,
+    Readability,
+    class_distances,
+    matrix_error,
+    near_confusion,
+    near_pairs,
+    position_readability,
+)
 from idd_seg.bands import predict, whole_view
 from idd_seg.data.base import SegmentationDataModule
 from idd_seg.data.source import UInt8
-from idd_seg.evaluation import batches, evaluate, images_per_second
-from idd_seg.metrics import Scores
+from idd_seg.evaluation import batches, confusion_of, images_per_second
+from idd_seg.metrics import Scores, scores
 from idd_seg.models.segmenter import Segmenter, count_parameters
 from idd_seg.pictures import colourise, figure, legend, show_image
 from idd_seg.tables import percent
@@ -26,9 +34,15 @@ from idd_seg.types import Batch
 
 @dataclass(frozen=True)
 class Portrait:
-    """All that is shown of one network."""
+    """All that is shown of one network.
+
+    Attributes:
+        confusion: (K, K) counts, rows truth, columns prediction.
+        distances: (K, K) between the classes, relative to their mean.
+    """
 
     scores: Scores
+    confusion: torch.Tensor
     parameters: int
     images_per_s: float
     distances: torch.Tensor
@@ -46,7 +60,7 @@ def portray(
 ) -> Portrait:
     """Measure a network: scores, size, speed, class distances and how well position can be read from it."""
     network.to(device).eval()
-    found = evaluate(network, data, split, device, f"{name}: scores")
+    confusion = confusion_of(network, data, split, device, f"{name}: scores").cpu()
     first = next(iter(_plain(data, split, device)))
     distances = class_distances(
         network, batches(data, split, device, f"{name}: class distances"), data.num_classes, data.ignore_index
@@ -60,7 +74,7 @@ def portray(
         probe_steps,
     )
     speed = images_per_second(network, first.image)
-    return Portrait(found, count_parameters(network), speed, distances, position)
+    return Portrait(scores(confusion), confusion, count_parameters(network), speed, distances, position)
 
 
 def _plain(data: SegmentationDataModule, split: str, device: torch.device, shuffle: bool = False) -> Iterator[Batch]:
@@ -71,16 +85,22 @@ def _plain(data: SegmentationDataModule, split: str, device: torch.device, shuff
 
 
 def as_dict(portraits: Mapping[str, Portrait], class_names: list[str]) -> dict[str, Any]:
-    """Return plain values for JSON; class-distance errors are relative to the teacher, if there is one."""
+    """Return plain values for JSON; class-distance errors are relative to the teacher, if there is one.
+
+    `near_confusion` is of the quarter of the pairs of classes that are nearest to each other in the teacher.
+    """
     teacher = portraits.get("teacher")
+    pairs = [] if teacher is None else near_pairs(teacher.distances)
     rows = {}
     for name, p in portraits.items():
         error = None if teacher is None else matrix_error(p.distances, teacher.distances)
+        confused = None if teacher is None else near_confusion(p.confusion, pairs)
         rows[name] = {
             **p.scores.as_dict(class_names),
             "parameters": p.parameters,
             "images_per_s": round(p.images_per_s, 2),
             "class_distance_error": error,
+            "near_confusion": confused,
             "position_mse": p.position.mse,
             "position_spearman": p.position.spearman,
         }
@@ -98,6 +118,8 @@ def rows_of(portraits: Mapping[str, Portrait], class_names: list[str]) -> list[t
     if "teacher" in portraits:
         errors = [matrix_error(p.distances, portraits["teacher"].distances) for p in many]
         rows.append(("class-distance error", [f"{e:.3f}" for e in errors]))
+        pairs = near_pairs(portraits["teacher"].distances)
+        rows.append(("near classes confused, %", [percent(near_confusion(p.confusion, pairs)) for p in many]))
     rows.append(("position read, MSE", [f"{p.position.mse:.4f}" for p in many]))
     rows.append(("position read, Spearman", [f"{p.position.spearman:.3f}" for p in many]))
     return rows

@@ -66,7 +66,20 @@ def evaluate(
     title: str = "evaluate",
     inference: Inference | None = None,
 ) -> Scores:
-    """Return the scores of a network over a split: one confusion matrix, at the labels' own size.
+    """Return the scores of a network over a split; see `confusion_of`."""
+    return scores(confusion_of(network, data, split, device, title, inference))
+
+
+@torch.no_grad()
+def confusion_of(
+    network: nn.Module,
+    data: SegmentationDataModule,
+    split: str,
+    device: torch.device,
+    title: str = "evaluate",
+    inference: Inference | None = None,
+) -> torch.Tensor:
+    """Return one confusion matrix (K, K) of a network over a split, at the labels' own size: rows truth.
 
     Raises:
         DataError: if the owner keeps the labels of the split.
@@ -81,7 +94,7 @@ def evaluate(
     confusion = ConfusionMatrix(data.num_classes, data.ignore_index).to(device)
     for batch in batches(data, split, device, title):
         confusion.update(_views(network, inference, batch), batch.label)
-    return scores(confusion.compute())
+    return confusion.compute()
 
 
 @torch.no_grad()

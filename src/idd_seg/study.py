@@ -24,8 +24,9 @@ def main(cfg: DictConfig) -> None:
     from idd_seg.sweeps.devices import visible_devices
 
     plan = read_plan(OmegaConf.to_container(cfg.study, resolve=True), cfg.only)  # type: ignore[arg-type]
-    if not isinstance(cfg.jobs, int) or isinstance(cfg.jobs, bool) or cfg.jobs < 1:
-        raise ConfigError(f"jobs must be a whole number >= 1, got '{cfg.jobs}'")
+    for key, least in (("jobs", 1), ("probe_steps", 0)):
+        if not isinstance(cfg[key], int) or isinstance(cfg[key], bool) or cfg[key] < least:
+            raise ConfigError(f"{key} must be a whole number >= {least}, got '{cfg[key]}'")
     folder, kept = Path(cfg.folder), Path(cfg.results)
     kept.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, _stop)
@@ -33,6 +34,10 @@ def main(cfg: DictConfig) -> None:
     course.search()
     course.train()
     print(course.table)
+    if cfg.probe_steps:
+        from idd_seg.studies.portraits import portray
+
+        print(portray(course.folders, kept, cfg.probe_steps, course.shown))
     print(f"results: {kept}")
 
 

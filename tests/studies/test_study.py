@@ -20,6 +20,7 @@ OPTIONS = (
     "study.seeds=[0]",
     "study.factors=[0.5,2.0]",
     'only=["twin","kd"]',
+    "probe_steps=2",
 )
 
 
@@ -29,7 +30,14 @@ def test_a_study_searches_trains_and_goes_on(tmp_path: Path) -> None:
     assert found.returncode == 0, found.stderr
     results = tmp_path / "outputs" / "studies" / "shapes" / "results"
     names = {p.stem for p in results.glob("*.json")}
-    assert names == {"search-kd-x0.5-seed0", "search-kd-x2-seed0", "final-twin-seed0", "final-kd-seed0", "chosen"}
+    assert names == {
+        "search-kd-x0.5-seed0",
+        "search-kd-x2-seed0",
+        "final-twin-seed0",
+        "final-kd-seed0",
+        "chosen",
+        "portraits",
+    }
     chosen = json.loads((results / "chosen.json").read_text())
     final = json.loads((results / "final-kd-seed0.json").read_text())
     assert final["weights"] == chosen["weights"]["kd"]
@@ -38,6 +46,9 @@ def test_a_study_searches_trains_and_goes_on(tmp_path: Path) -> None:
     assert "data.held_out=5" not in final["options"]
     assert final["memory"] > 1e8
     assert "| kd | kd " in (results / "table.md").read_text()
+    portraits = (results / "portraits.md").read_text().splitlines()
+    assert [line.split(" | ")[0].strip("| ") for line in portraits[2:]] == ["teacher", "twin", "kd"]
+    assert (results / "comparison.png").stat().st_size > 10_000
     # What is finished is left: a second call trains nothing, in a moment.
     before = {p: p.stat().st_mtime_ns for p in results.parent.glob("*/metrics.json")}
     again = run("study", *OPTIONS, cwd=tmp_path, timeout=100)

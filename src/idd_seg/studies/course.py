@@ -86,6 +86,22 @@ class Course:
         return markdown(self.there, self.plan.twin, self._teacher, self.chosen, self.plan.ours)
 
     @property
+    def folders(self) -> dict[str, dict[int, Path]]:
+        """The folders of the runs that count, as far as they have been made."""
+        return {
+            name: {seed: self.folder / f"final-{name}-seed{seed}" for seed in sorted(seeds)}
+            for name, seeds in self.there.items()
+        }
+
+    @property
+    def shown(self) -> list[str]:
+        """The methods worth a picture: the twin, the best of the others, and ours."""
+        plan, means = self.plan, {n: sum(r.miou for r in runs.values()) / len(runs) for n, runs in self.there.items()}
+        others = [name for name in means if name not in (plan.twin, plan.ours)]
+        best = [max(others, key=lambda name: means[name])] if others else []
+        return [plan.twin, *best, *([plan.ours] if plan.ours in means else [])]
+
+    @property
     def there(self) -> dict[str, dict[int, Result]]:
         """The results so far, in the order of the plan."""
         return {name: self.results[name] for name in self.plan.methods if self.results.get(name)}
