@@ -106,6 +106,21 @@ def test_table_and_files_hold_every_run(course: Course) -> None:
     assert json.loads((course.kept / "final-all-seed0.json").read_text())["weights"]["cwd"] == 9.0
 
 
+def test_kept_results_stand_for_runs_whose_folders_are_gone(course: Course) -> None:
+    course.search()
+    course.train()
+    table = course.table
+    again = Course(course.plan, course.folder, course.kept, Instant())  # type: ignore[arg-type]
+    again.search()
+    again.train()
+    assert again.table == table
+    assert not any(again.runner.waves)  # type: ignore[attr-defined]
+    # Other options make another run.
+    other = Course(read_plan({**NODE, "common": ["data=voc"]}), course.folder, course.kept, Instant())  # type: ignore[arg-type]
+    other.search()
+    assert [len(wave) for wave in other.runner.waves] == [6, 6, 0]  # type: ignore[attr-defined]
+
+
 def test_the_lead_of_ours_is_of_the_same_seeds(tmp_path: Path) -> None:
     course = Course(read_plan({**NODE, "ours": "all"}), tmp_path, tmp_path, Instant())  # type: ignore[arg-type]
     course.search()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,11 +88,13 @@ class Course:
 
     @property
     def folders(self) -> dict[str, dict[int, Path]]:
-        """The folders of the runs that count, as far as they have been made."""
-        return {
+        """The folders of the runs that count, as far as they are there."""
+        made = {
             name: {seed: self.folder / f"final-{name}-seed{seed}" for seed in sorted(seeds)}
             for name, seeds in self.there.items()
         }
+        there = {name: {s: path for s, path in seeds.items() if path.is_dir()} for name, seeds in made.items()}
+        return {name: seeds for name, seeds in there.items() if seeds}
 
     @property
     def shown(self) -> list[str]:
@@ -113,17 +116,26 @@ class Course:
 
     def _run(self, runs: Sequence[_Run], options: Sequence[str]) -> list[tuple[_Run, Result]]:
         words = [self._words(run, options) for run in runs]
-        jobs = [
-            Job(self.folder / run.name, w, f"{self.plan.name}: {run.name}") for run, w in zip(runs, words, strict=True)
-        ]
         found: dict[int, Result] = {}
 
         def then(number: int, result: Result) -> None:
             found[number] = result
             self._keep(runs[number], words[number], result)
 
-        self.runner.run(jobs, then)
+        for number, run in enumerate(runs):
+            kept = self._kept(run, words[number])
+            if kept is not None:
+                then(number, kept)
+        left = [number for number in range(len(runs)) if number not in found]
+        jobs = [Job(self.folder / runs[n].name, words[n], f"{self.plan.name}: {runs[n].name}") for n in left]
+        self.runner.run(jobs, lambda i, result: then(left[i], result))
         return [(run, found[number]) for number, run in enumerate(runs)]
+
+    def _kept(self, run: _Run, words: Sequence[str]) -> Result | None:
+        """Return what an earlier call has kept of a run with the same options, though its folder may be gone."""
+        path = self.kept / f"{run.name}.json"
+        content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return Result.from_dict(content) if content.get("options") == list(words) else None
 
     def _words(self, run: _Run, options: Sequence[str]) -> list[str]:
         chosen = run.method.overrides(self.chosen, run.factor)
