@@ -19,7 +19,8 @@ ROOTS = sorted(p.stem for p in CONF.glob("*.yaml"))
 CHOICES = sorted((p.parent.name, p.stem) for p in CONF.glob("*/*.yaml"))
 # Groups that other groups take their parts from.
 PARTS = {"head": "head@student.head"}
-INSIDE = {"methods", "setting", "model", "frozen", "loader", "augment", "weight_schedule"}  # read by the files that take them in
+# Read by the files that take them in.
+INSIDE = {"methods", "setting", "model", "frozen", "loader", "augment", "weight_schedule"}
 
 # Experiments that change another one, and stand behind it.
 BEFORE = {"camvid_cpu": "camvid_psp_r18_idd"}
