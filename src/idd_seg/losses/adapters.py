@@ -64,6 +64,11 @@ def unit(x: Tensor, dim: int) -> Tensor:
     return x * inverse_length(x, dim)
 
 
+def map_of(outputs: Outputs, tap: str) -> Tensor:
+    """Return one of a network's maps by its name: the logits, or a feature map."""
+    return outputs.logits if tap == LOGITS else outputs.features[tap]
+
+
 class MapTerm(Term):
     """A term that compares one map of both networks.
 
@@ -89,9 +94,7 @@ class MapTerm(Term):
     def maps(self, student: Outputs, teacher: Outputs | None) -> tuple[Tensor, Tensor]:
         """Return the student's and the teacher's map."""
         theirs = teacher_of(teacher, self)
-        if self.tap == LOGITS:
-            return student.logits, theirs.logits
-        return student.features[self.tap], theirs.features[self.tap]
+        return map_of(student, self.tap), map_of(theirs, self.tap)
 
 
 class AdaptedTerm(MapTerm):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from idd_seg.losses.adapters import LOGITS, map_of
 from idd_seg.losses.cells import RESIZES
 from idd_seg.losses.class_memory import ClassMemory
 from idd_seg.losses.edges import DISTANCES, NORMALIZES, REDUCTIONS, both, distance_matrix, graph_distance
@@ -97,7 +98,7 @@ class InterClassDistance(Term):
 
     Args:
         memory: momentum of the moving averages in [0, 1); None does without.
-        taps: `stage1` to `stage4` of the backbone, `head`; at least one.
+        taps: `stage1` to `stage4` of the backbone, `head`, `logits`; at least one.
 
     Raises:
         ValueError: for an option out of range, or a tap that is unknown or named twice.
@@ -131,15 +132,15 @@ class InterClassDistance(Term):
 
     @property
     def teacher_maps(self) -> Sequence[str]:
-        return self.taps
+        return [tap for tap in self.taps if tap != LOGITS]
 
     def bind(self, student_channels: Mapping[str, int], teacher_channels: Mapping[str, int]) -> None:
+        ours, theirs = ({**channels, LOGITS: self.num_classes} for channels in (student_channels, teacher_channels))
         for tap in self.taps:
-            for channels in (student_channels, teacher_channels):
+            for channels in (ours, theirs):
                 require_tap(channels, tap)
             if self.momentum is not None:
-                widths = student_channels[tap], teacher_channels[tap]
-                self.memories[tap] = ClassMemory(self.num_classes, *widths, self.momentum)
+                self.memories[tap] = ClassMemory(self.num_classes, ours[tap], theirs[tap], self.momentum)
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
         return self._mean_over_taps(student, teacher_of(teacher, self), batch.label, self.scope, remembered=True)
@@ -153,8 +154,8 @@ class InterClassDistance(Term):
             assert memory is None or isinstance(memory, ClassMemory)
             losses.append(
                 inter_class_distance(
-                    student.features[tap],
-                    teacher.features[tap],
+                    map_of(student, tap),
+                    map_of(teacher, tap),
                     labels,
                     self.num_classes,
                     ignore_index=self.ignore_index,
