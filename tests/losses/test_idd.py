@@ -494,6 +494,19 @@ def test_another_tap_is_read() -> None:
     assert term(student, teacher, batch_of(THREE)).item() == pytest.approx(14 / 3)
 
 
+@pytest.mark.parametrize("memory", [None, 0.5])
+def test_the_logits_are_a_tap_too(memory: float | None) -> None:
+    term = InterClassDistance(3, normalize="none", taps=["logits"], memory=memory)
+    term.bind({"head": 1}, {"head": 1})
+    assert term.teacher_maps == []
+    student, teacher = random_features(2, 3, 4, 4), random_features(2, 3, 4, 4, seed=1)
+    labels = torch.tensor([0, 1, 2, 255]).repeat(2, 4, 1)
+    found = term(Outputs(student, {"head": teacher}), Outputs(teacher, {"head": teacher}), batch_of(labels))
+    assert found.item() == pytest.approx(
+        inter_class_distance(student, teacher, labels, 3, normalize="none").item(), rel=1e-6
+    )
+
+
 def test_memory_by_hand() -> None:
     """Three steps of a student and a teacher of one channel, memory 0.75."""
     term = term_for(1, 1, memory=0.75, normalize="none", scope="batch")
