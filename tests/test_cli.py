@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from idd_seg.callbacks.interruption import SIGNALS
 from tests.helpers import TINY, clean_error, run, run_here
 
 
@@ -144,7 +146,10 @@ def test_a_broken_file_is_named_also_from_a_worker(tmp_path: Path, workers: int)
 
 def test_a_label_value_outside_the_classes_is_named(tmp_path: Path) -> None:
     make_camvid(tmp_path / "camvid", value=37)
+    before = [signal.getsignal(number) for number in SIGNALS]
     message = camvid_run(tmp_path)
+    # The training that failed has given its signals back: the next job of a sweep may be interrupted.
+    assert [signal.getsignal(number) for number in SIGNALS] == before
     assert "value 37" in message
     assert ".png" in message
 

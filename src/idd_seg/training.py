@@ -140,6 +140,8 @@ def _fit(
         if trainer.interrupted:
             raise KeyboardInterrupt from None
         raise
+    finally:
+        interruption.release(trainer)
     if trainer.interrupted:
         raise KeyboardInterrupt
 

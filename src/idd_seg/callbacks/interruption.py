@@ -57,6 +57,10 @@ class Interruption(L.Callback):
         self.before = {number: signal.signal(number, stop) for number in SIGNALS}
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self.release(trainer)
+
+    def release(self, trainer: L.Trainer) -> None:
+        """Give the signals back; Lightning calls no `teardown` after a training that failed."""
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self.before = {}
