@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from idd_seg import benchmark
+from idd_seg.benchmarks import stopwatch
 from idd_seg.benchmarks.bounds import bound, count_step, measure_matrix_rate
 from idd_seg.benchmarks.stopwatch import PARTS, Stopwatch
 from idd_seg.types import Outputs
@@ -19,18 +19,19 @@ from tests.commands import call
 CPU = torch.device("cpu")
 
 
-def test_parts_within_parts_count_for_themselves() -> None:
+def test_parts_within_parts_count_for_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [10.0]
+    monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: now[0])
     clock = Stopwatch(CPU)
-    start = time.perf_counter()
     with clock.within("optimizer"):
-        time.sleep(0.02)
+        now[0] += 2
         with clock.within("backward"):
-            time.sleep(0.05)
-        time.sleep(0.01)
-    whole = time.perf_counter() - start
-    assert clock.seconds["backward"] == pytest.approx(0.05, abs=0.02)
-    assert clock.seconds["optimizer"] == pytest.approx(0.03, abs=0.02)
-    assert sum(clock.seconds.values()) == pytest.approx(whole, abs=1e-3)
+            now[0] += 5
+        now[0] += 1
+    now[0] += 100
+    with clock.within("backward"):
+        now[0] += 0.5
+    assert clock.seconds == {"optimizer": 3, "backward": 5.5}
 
 
 def test_a_network_s_forward_passes_are_watched() -> None:
