@@ -34,10 +34,11 @@ def main(cfg: DictConfig) -> None:
     course.search()
     course.train()
     print(course.table)
-    if cfg.probe_steps:
+    folders = course.folders  # fewer than the results, where these were made on another machine
+    if cfg.probe_steps and folders:
         from idd_seg.studies.portraits import portray
 
-        print(portray(course.folders, kept, cfg.probe_steps, course.shown))
+        print(portray(folders, kept, cfg.probe_steps, [name for name in course.shown if name in folders]))
     print(f"results: {kept}")
 
 

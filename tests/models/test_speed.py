@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 
 import pytest
 import torch
@@ -117,7 +118,7 @@ class Small(nn.Module):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not torch.cuda.is_available() and not __import__("shutil").which("g++"), reason="no compiler")
+@pytest.mark.skipif(not torch.cuda.is_available() and not shutil.which("g++"), reason="no compiler")
 def test_a_compiled_network_gives_equal_outputs_gradients_and_names() -> None:
     plain = Small()
     compiled = copy.deepcopy(plain)

@@ -22,7 +22,7 @@ class Speed:
     Args:
         fold_teacher: fold the teacher's BatchNorm into its convolutions; equal but for rounding.
         split_pyramid: take the convolution of a teacher's PSP head over its pooled maps cell by cell, which leaves out
-            an eighth of a PSPNet-R101's operations; equal but for rounding.
+            a seventh of a PSPNet-R101's operations; equal but for rounding.
         channels_last: weights, and with them all maps, with the channels of a cell side by side.
         teacher_precision: `float32`, `bfloat16` or `float16`, of the teacher's weights and computing; null leaves them
             to `trainer.precision`.

@@ -24,7 +24,7 @@ class SplitPyramid(nn.Module):
         head: gives the weights; what follows its convolution (normalisation, activation) is kept as it is.
 
     Raises:
-        ValueError: in training mode, which this form is not for: its gradient is right, but costs more.
+        ValueError: in training mode, whose weights change.
     """
 
     def __init__(self, head: PSPHead) -> None:
