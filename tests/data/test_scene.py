@@ -8,7 +8,17 @@ import cv2
 import numpy as np
 import pytest
 
-from idd_seg.data.scene import CLASSES, IGNORE, Canvas, draw_scene, paint_disc, paint_grain, paint_hatch, paint_square
+from idd_seg.data.scene import (
+    CLASSES,
+    IGNORE,
+    Canvas,
+    draw_scene,
+    grain,
+    paint_disc,
+    paint_grain,
+    paint_hatch,
+    paint_square,
+)
 from idd_seg.data.shapes import ShapesSource
 from idd_seg.data.source import Item
 from idd_seg.errors import ConfigError
@@ -148,8 +158,7 @@ def test_twins_have_the_same_mean_colour(scenes: list[Item], twins: tuple[int, i
 @pytest.mark.parametrize("side", [32, 64, 128, 256])
 @pytest.mark.parametrize("speck", [0.0065, 0.0125])
 def test_grain_has_the_same_contrast_at_every_size(side: int, speck: float) -> None:
-    canvas = Canvas(np.random.default_rng(0), side, side)
-    assert canvas.noise(512, 512, speck * side).std() == pytest.approx(1, abs=0.06)
+    assert grain(side, side, speck * side, 26).std() == pytest.approx(26, rel=0.06)
 
 
 def test_fine_grain_changes_faster_than_coarse_grain() -> None:
@@ -157,9 +166,7 @@ def test_fine_grain_changes_faster_than_coarse_grain() -> None:
     for canvas in painted(paint_grain, 60):
         inside = cv2.erode((canvas.label > 0).astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0) > 0
         if inside.sum() > 200:
-            steps[int(canvas.label.max())].append(
-                float(np.abs(np.diff(canvas.image[..., 0], axis=1))[inside[:, 1:]].mean())
-            )
+            steps[int(canvas.label.max())].append(float(np.abs(np.diff(canvas.texture, axis=1))[inside[:, 1:]].mean()))
     assert min(steps[1]) > max(steps[2])
 
 
@@ -167,7 +174,7 @@ def test_stripes_lean_to_the_side_that_the_class_names() -> None:
     lean: dict[int, list[float]] = {3: [], 4: []}
     for canvas in painted(paint_hatch, 60):
         inside = cv2.erode((canvas.label > 0).astype(np.uint8), np.ones((7, 7), np.uint8), borderValue=0) > 0
-        gy, gx = np.gradient(canvas.image[..., 0])
+        gy, gx = np.gradient(canvas.texture)
         # Stripes run across the gradient: upwards to the right where its parts have one sign.
         lean[int(canvas.label.max())].append(float((gx * gy)[inside].mean()))
     assert max(lean[4]) < 0 < min(lean[3])

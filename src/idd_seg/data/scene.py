@@ -30,52 +30,48 @@ Float = NDArray[np.float32]
 Colour = tuple[float, float, float]
 Painter = Callable[["Canvas"], None]
 Shape = Callable[[NDArray[np.generic], Colour], object]  # draws itself on an array in a colour
-SHIFTS = 384  # places to a side from which a window of grain is taken
+SHIFTS = 128  # places to a side from which a window of a texture is taken
+THIRDS = np.linspace(0, 1, 4)
 
 
 class Canvas:
-    """A scene in the making: a float image in [0, 255] and its label."""
+    """A scene in the making: flat colours in [0, 255], the grey texture that lies on them, and the label."""
 
     def __init__(self, rng: Generator, height: int, width: int) -> None:
         self.rng, self.height, self.width = rng, height, width
         self.unit = min(height, width)
         self.image: Float = np.zeros((height, width, 3), np.float32)
+        self.texture: Float = np.zeros((height, width), np.float32)
         self.label: UInt8 = np.zeros((height, width), np.uint8)
 
     def draw(self, shape: Shape, colour: Colour, class_id: int) -> None:
-        """Draw a shape of one colour."""
+        """Draw a shape of one colour without texture."""
         shape(self.image, colour)
+        shape(self.texture, (0, 0, 0))
         shape(self.label, (class_id, 0, 0))
 
-    def cover(self, corners: NDArray[np.float64], texture: Callable[[int, int], Float], class_id: int) -> None:
-        """Cover a polygon by a texture.
+    def cover(self, corners: NDArray[np.float64], texture: Float, colour: Colour, class_id: int) -> None:
+        """Cover a polygon by a texture in a colour.
 
         Args:
             corners: (n, 2), x and y in pixels; they may lie outside of the scene.
-            texture: gives the look (height, width, 3) of the part of the polygon's bounding box that is in the scene.
+            texture: larger than the scene; see `window`.
         """
         outline = corners.astype(np.int32)
+        cv2.fillPoly(self.image, [outline], colour)
+        cv2.fillPoly(self.label, [outline], class_id)
         x, y, width, height = cv2.boundingRect(outline)
         left, top = max(x, 0), max(y, 0)
         right, bottom = min(x + width, self.width), min(y + height, self.height)
         mask: UInt8 = np.zeros((bottom - top, right - left), np.uint8)
-        cv2.fillPoly(mask, [outline - (left, top)], 1)
-        box = slice(top, bottom), slice(left, right)
-        cv2.copyTo(texture(*mask.shape), mask, self.image[box])
-        cv2.copyTo(mask * np.uint8(class_id), mask, self.label[box])
+        cv2.fillPoly(mask, [outline], 255, offset=(-left, -top))
+        cv2.copyTo(self.window(texture, *mask.shape), mask, self.texture[top:bottom, left:right])
 
-    def noise(self, height: int, width: int, sigma: float) -> Float:
-        """Grain (height, width) of deviation 1 whose specks measure about `sigma` pixels."""
-        return self._window(_grain(max(height, self.height), max(width, self.width), round(sigma, 6)), height, width)
-
-    def sensor_noise(self) -> Float:
-        """White noise (height, width, 3) of deviation 1."""
-        return self._window(_white(self.height, self.width, 3), self.height, self.width)
-
-    def _window(self, grain: Float, height: int, width: int) -> Float:
-        top = self.rng.integers(grain.shape[0] - height + 1)
-        left = self.rng.integers(grain.shape[1] - width + 1)
-        return grain[top : top + height, left : left + width]
+    def window(self, texture: Float, height: int, width: int) -> Float:
+        """A random part (height, width) of a texture: a view of one that lies ready costs nothing to make."""
+        top = self.rng.integers(texture.shape[0] - height + 1)
+        left = self.rng.integers(texture.shape[1] - width + 1)
+        return texture[top : top + height, left : left + width]
 
     def place(self, margin: float = 0.06) -> tuple[float, float]:
         """A centre (x, y) in pixels, at least `margin` of the sides from the border."""
@@ -84,19 +80,51 @@ class Canvas:
 
 
 @lru_cache(maxsize=2)
-def _white(height: int, width: int, channels: int) -> Float:
-    """White noise of deviation 1, from which windows are taken: drawn anew for each scene it takes most of the time."""
-    return np.random.default_rng(0).standard_normal((height + SHIFTS, width + SHIFTS, channels), np.float32)
+def _white(height: int, width: int) -> Float:
+    """White noise (height + SHIFTS, width + SHIFTS, 3) of deviation 1: drawn for each scene it would take longest."""
+    return np.random.default_rng(0).standard_normal((height + SHIFTS, width + SHIFTS, 3), np.float32)
 
 
 @lru_cache(maxsize=8)
-def _grain(height: int, width: int, sigma: float) -> Float:
-    """Noise of deviation 1 and specks of `sigma` pixels, from which windows are taken."""
+def grain(height: int, width: int, sigma: float, contrast: float) -> Float:
+    """Noise (height + SHIFTS, width + SHIFTS) of deviation `contrast` whose specks measure `sigma` pixels."""
     raw = np.random.default_rng(1).standard_normal((height + SHIFTS, width + SHIFTS), np.float32)
+    return np.float32(contrast) * _blurred(raw, sigma)
+
+
+@lru_cache(maxsize=2)
+def _cloud(height: int, width: int) -> Float:
+    """Clouds like `grain`, about a twelfth of a scene wide."""
+    size = width + SHIFTS, height + SHIFTS
+    raw = np.random.default_rng(1).standard_normal((size[1] // 8 + 1, size[0] // 8 + 1), np.float32)
+    coarse = _blurred(raw, 0.01 * min(height, width))
+    cloud: Float = 10 * cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
+    return cloud
+
+
+@lru_cache(maxsize=4)
+def _stripes(height: int, width: int, lean: float) -> Float:
+    """Stripes like `grain`, a twentieth of a scene wide, that lean by `lean` degrees."""
+    turn = 2 * np.pi / (0.05 * min(height, width))  # radians for a pixel
+    down = np.arange(height + SHIFTS, dtype=np.float32)[:, None] * np.float32(-turn * np.sin(np.deg2rad(lean)))
+    across = np.arange(width + SHIFTS, dtype=np.float32) * np.float32(turn * np.cos(np.deg2rad(lean)))
+    stripes: Float = 34 * np.sin(down + across)
+    return stripes
+
+
+@lru_cache(maxsize=2)
+def _slopes(height: int, width: int) -> tuple[Float, Float]:
+    """Ramps from -1 to 1, across and down."""
+    across, down = (np.linspace(-1, 1, side, dtype=np.float32) for side in (width, height))
+    return np.tile(across, (height, 1)), np.tile(down[:, None], (1, width))
+
+
+def _blurred(noise: Float, sigma: float) -> Float:
+    """Blur white noise, and keep its deviation."""
     kernel = cv2.getGaussianKernel(round(8 * sigma + 1) | 1, sigma)
     # A blur leaves the sum of the squared weights of white noise's deviation.
-    grain: Float = cv2.sepFilter2D(raw, -1, kernel, kernel) / np.float32((kernel**2).sum())
-    return grain
+    blurred: Float = cv2.sepFilter2D(noise, -1, kernel, kernel) / np.float32((kernel**2).sum())
+    return blurred
 
 
 def _colour(rng: Generator, centre: Colour, spread: float = 22) -> Colour:
@@ -104,17 +132,10 @@ def _colour(rng: Generator, centre: Colour, spread: float = 22) -> Colour:
     return centre[0] + red, centre[1] + green, centre[2] + blue
 
 
-def _tinted(texture: Float, colour: Colour) -> Float:
-    """A texture (height, width) in a colour: (height, width, 3)."""
-    tinted: Float = cv2.merge([texture + np.float32(channel) for channel in colour])
-    return tinted
-
-
 def paint_ground(canvas: Canvas) -> None:
     """Fill the scene with a soft, slightly clouded colour that says nothing of place."""
-    coarse = canvas.noise(canvas.height // 8 + 1, canvas.width // 8 + 1, 0.01 * canvas.unit)
-    cloud = cv2.resize(coarse, (canvas.width, canvas.height), interpolation=cv2.INTER_CUBIC)
-    canvas.image = _tinted(10 * cloud, _colour(canvas.rng, (128, 124, 118)))
+    cv2.rectangle(canvas.image, (0, 0), (canvas.width, canvas.height), _colour(canvas.rng, (128, 124, 118)), -1)
+    canvas.texture = canvas.window(_cloud(canvas.height, canvas.width), canvas.height, canvas.width).copy()
 
 
 def paint_grain(canvas: Canvas) -> None:
@@ -124,10 +145,10 @@ def paint_grain(canvas: Canvas) -> None:
     centre = canvas.place(0.1)
     angles = np.sort(rng.uniform(0, 2 * np.pi, 9))
     radii = canvas.unit * rng.uniform(0.14, 0.34, 9)
-    corners = centre + radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
+    corners = centre + (radii * np.array([np.cos(angles), np.sin(angles)])).T
     speck = (0.0125 if coarse else 0.0065) * canvas.unit
-    colour = _colour(rng, (126, 130, 110))
-    canvas.cover(corners, lambda h, w: _tinted(26 * canvas.noise(h, w, speck), colour), 2 if coarse else 1)
+    texture = grain(canvas.height, canvas.width, speck, 26)
+    canvas.cover(corners, texture, _colour(rng, (126, 130, 110)), 2 if coarse else 1)
 
 
 def paint_hatch(canvas: Canvas) -> None:
@@ -135,19 +156,9 @@ def paint_hatch(canvas: Canvas) -> None:
     rng = canvas.rng
     right = bool(rng.integers(2))
     centre, sides = canvas.place(), canvas.unit * rng.uniform(0.16, 0.3, 2)
-    corners = cv2.boxPoints((centre, tuple(sides), float(rng.uniform(0, 90))))
-    lean = np.deg2rad(20 if right else -20)
-    colour, phase = _colour(rng, (120, 110, 140)), rng.uniform(0, 2 * np.pi)
-    turn = 2 * np.pi / (0.05 * canvas.unit)  # radians for a pixel: a twentieth of the scene is a stripe
-
-    def stripes(height: int, width: int) -> Float:
-        down = np.arange(height) * (-turn * np.sin(lean)) + phase
-        across = np.arange(width) * (turn * np.cos(lean))
-        # The sine of a sum: two short rows of sines in the place of one for each pixel.
-        waves = np.outer(np.sin(down), np.cos(across)) + np.outer(np.cos(down), np.sin(across))
-        return _tinted(34 * waves.astype(np.float32), colour)
-
-    canvas.cover(np.asarray(corners), stripes, 4 if right else 3)
+    corners = np.asarray(cv2.boxPoints((centre, tuple(sides), rng.uniform(0, 90))))
+    stripes = _stripes(canvas.height, canvas.width, 20 if right else -20)
+    canvas.cover(corners, stripes, _colour(rng, (120, 110, 140)), 4 if right else 3)
 
 
 def paint_disc(canvas: Canvas) -> None:
@@ -176,9 +187,9 @@ def paint_square(canvas: Canvas) -> None:
 def paint_wire(canvas: Canvas) -> None:
     """Add a dark line across the scene, a hundredth of it thick."""
     rng = canvas.rng
-    ends = np.linspace(0, 1, 4), rng.uniform(0, 1, 4)
+    ends = THIRDS, rng.random(4)
     x, y = ends if rng.integers(2) else ends[::-1]
-    points = np.stack([x * (canvas.width - 1), y * (canvas.height - 1)], 1).astype(np.int32)
+    points = np.array([x * (canvas.width - 1), y * (canvas.height - 1)]).T.astype(np.int32)
     thickness = max(1, round(0.014 * canvas.unit))
     colour = _colour(rng, (60, 58, 56), 10)
     canvas.draw(lambda on, c: cv2.polylines(on, [points], False, c, thickness), colour, 9)
@@ -203,19 +214,18 @@ def paint_smudge(canvas: Canvas) -> None:
 
 
 def light(canvas: Canvas) -> UInt8:
-    """Apply gain, a sloping light, a colour cast and sensor noise; return the image as uint8."""
+    """Put the texture on, apply gain, a sloping light, a colour cast and sensor noise; return the image as uint8."""
     rng = canvas.rng
-    angle = rng.uniform(0, 2 * np.pi)
-    across = np.linspace(-1, 1, canvas.width, dtype=np.float32)
-    down = np.linspace(-1, 1, canvas.height, dtype=np.float32)[:, None]
-    bright = 1 + np.float32(rng.uniform(0, 0.25)) * (
-        np.float32(np.cos(angle)) * across + np.float32(np.sin(angle)) * down
-    )
-    cast = (rng.uniform(0.7, 1.3) * rng.uniform(0.93, 1.07, 3)).astype(np.float32)
-    lit = cv2.multiply(canvas.image, cv2.merge([bright * part for part in cast]))
+    angle, slope = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.25)
+    across, down = _slopes(canvas.height, canvas.width)
+    bright = cv2.addWeighted(across, slope * np.cos(angle), down, slope * np.sin(angle), 1.0)
+    cast = rng.uniform(0.7, 1.3) * rng.uniform(0.93, 1.07, 3)
+    image = cv2.add(canvas.image, cv2.cvtColor(canvas.texture, cv2.COLOR_GRAY2BGR))
+    lit = cv2.multiply(image, cv2.merge([bright * part for part in cast.astype(np.float32)]))
+    noise = canvas.window(_white(canvas.height, canvas.width), canvas.height, canvas.width)
     # Rounded and clipped to 0 .. 255 by the way.
-    image: UInt8 = cv2.addWeighted(lit, 1.0, canvas.sensor_noise(), rng.uniform(3, 12), 0.0, dtype=cv2.CV_8U)
-    return image
+    photograph: UInt8 = cv2.addWeighted(lit, 1.0, noise, rng.uniform(3, 12), 0.0, dtype=cv2.CV_8U)
+    return photograph
 
 
 def draw_scene(rng: Generator, height: int, width: int) -> tuple[UInt8, UInt8]:
