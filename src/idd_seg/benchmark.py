@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from idd_seg import cli
 from idd_seg.errors import ConfigError, suggest
 
-SUITES = ("checkpoint", "data", "distributed", "eval", "logging", "losses", "model", "step")
+SUITES = ("checkpoint", "data", "distributed", "eval", "generated", "logging", "losses", "model", "step")
 
 
 def main(cfg: DictConfig) -> None:
