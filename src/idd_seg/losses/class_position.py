@@ -78,7 +78,7 @@ class ClassPosition(Term):
         self,
         weight: float = 1.0,
         temperature: float = 4.0,
-        sigma: float = 0.16,
+        sigma: float = 0.1,
         schedule: WeightSchedule | None = None,
     ) -> None:
         super().__init__(weight, schedule)
