@@ -161,7 +161,7 @@ def only_composed(command: str) -> bool:
 
 
 # Loops with masks of full size, a PSPNet-R101, a search of many jobs: minutes, and tested by parts elsewhere.
-LONG_SUITES = ("checkpoint", "eval", "losses", "model", "step")
+LONG_SUITES = ("generated", "checkpoint", "eval", "losses", "model", "step")
 SLOW = {
     *(command for command in PROGRAM if command.split()[2:4] in [["idd_seg.benchmark", name] for name in LONG_SUITES]),
     "python -m idd_seg.train experiment=cityscapes_psp_r18_idd",
