@@ -66,11 +66,11 @@ def teacher_config(cfg: DictConfig) -> DictConfig:
     with open_dict(own):
         own.seed, own.pretrained = plan.seed, plan.pretrained
         own.data.seed = plan.seed
+        own.trainer.max_steps = plan.max_steps  # before what refers to it is resolved
         for group in ("loss", "optimizer", "scheduler"):
-            own[group] = OmegaConf.to_container(plan[group], resolve=True)
+            own[group] = OmegaConf.to_container(own.teacher.training[group], resolve=True)
         own.student = OmegaConf.to_container(cfg.teacher.model, resolve=True)
         own.student.pretrained = plan.pretrained
-        own.trainer.max_steps = plan.max_steps
         # What the student's run does beside its plan is no part of the key, so it must not reach the teacher; and one
         # process trains it: others would wait at the lock for what needs them.
         own.trainer.update({"accumulate_grad_batches": 1, "gradient_clip_val": None, "devices": 1})
