@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from idd_seg.cli import config_dir
 from idd_seg.studies.plan import read_plan
+from idd_seg.teachers import cache_key, teacher_config
 
 CONF = config_dir()
 ROOTS = sorted(p.stem for p in CONF.glob("*.yaml"))
@@ -113,3 +114,21 @@ def test_a_data_set_owns_its_classes() -> None:
 
 def test_conf_is_found_in_the_checkout() -> None:
     assert Path(__file__).parents[1] / "conf" == CONF
+
+
+@pytest.mark.parametrize(
+    "option", ["trainer.max_steps=7", "seed=3", "loss=[ce,kd]", "student=mbv2", "trainer.accumulate_grad_batches=2"]
+)
+def test_the_students_options_do_not_touch_the_teacher(option: str) -> None:
+    options = ("data=camvid", "teacher=r18_half", "data.root=/nowhere")
+    keys = {cache_key(teacher_config(compose("train", *options, *more))) for more in ([], [option])}
+    assert len(keys) == 1
+
+
+@pytest.mark.parametrize(
+    "option", ["teacher.training.max_steps=7", "data.held_out=5", "data.batch_size=2", "teacher=r34"]
+)
+def test_a_teacher_of_another_recipe_is_another(option: str) -> None:
+    options = ("data=camvid", "teacher=r18_half", "data.root=/nowhere")
+    keys = {cache_key(teacher_config(compose("train", *options, *more))) for more in ([], [option])}
+    assert len(keys) == 2
