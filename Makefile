@@ -31,9 +31,11 @@ demo: setup ## distil a small student on generated scenes; ends with a table, a 
 	$(PY) -m idd_seg.compare 'runs={twin: $(DEMO)/twin, student: $(DEMO)/student}' hydra.run.dir=$(DEMO)/comparison
 	$(PY) -m idd_seg.report $(DEMO) --out $(DEMO)/report.html
 
-evidence: setup ## all methods side by side on CamVid (IDD_SEG_CAMVID) and generated scenes, small (a day on 2 cores; goes on where it was stopped)
+evidence: setup ## all methods side by side on CamVid (IDD_SEG_CAMVID) and generated scenes, small and ours option by option (a day on 2 cores; goes on where it was stopped)
 	$(PY) -m idd_seg.study study=camvid_small results=docs/results/camvid_small
 	$(PY) -m idd_seg.study study=shapes results=docs/results/shapes
+	$(PY) -m idd_seg.study study=camvid_small_ablations results=docs/results/camvid_small_ablations
+	$(PY) -m idd_seg.study study=shapes_ablations results=docs/results/shapes_ablations
 
 test: setup lint ## the quick tests, with ruff and mypy (under 10 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m 'not slow' -n $(JOBS) --dist loadfile --no-loadscope-reorder
