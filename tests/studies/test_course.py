@@ -239,5 +239,7 @@ def test_a_folder_without_its_cost_is_not_finished(tmp_path: Path) -> None:
     job.folder.mkdir()
     write_json(job.folder / "metrics.json", {})
     assert not job.finished
-    write_json(job.folder / COST, {})
+    write_json(job.folder / COST, {"options": ["seed=0"]})
     assert job.finished
+    # Another run's result is not taken for this one's.
+    assert not Job(job.folder, ["seed=1"], "").finished

@@ -58,6 +58,16 @@ def test_a_study_searches_trains_and_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_finished_run_of_other_weights_is_not_taken_for_a_new_one(tmp_path: Path) -> None:
+    options = (*OPTIONS, 'only=["twin"]', "probe_steps=0")
+    assert run("study", *options, cwd=tmp_path, timeout=300).returncode == 0
+    found = run("study", *options, "study.methods.twin.weights.ce=2.0", cwd=tmp_path, timeout=100)
+    assert found.returncode == 1
+    assert "final-twin-seed0: the run failed" in found.stderr
+    assert "holds a run with loss.ce_weight=1" in found.stderr
+
+
+@pytest.mark.slow
 def test_a_run_that_fails_is_named_with_its_log(tmp_path: Path) -> None:
     found = run("study", *OPTIONS, 'study.search=["optimizer.lr=-1"]', cwd=tmp_path, timeout=100)
     assert found.returncode == 1

@@ -60,8 +60,11 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Tell whether the folder holds the finished run."""
-        return (self.folder / "metrics.json").is_file() and (self.folder / COST).is_file()
+        """Tell whether the folder holds the finished run; one with other options is left to the training to refuse."""
+        cost = self.folder / COST
+        if not (self.folder / "metrics.json").is_file() or not cost.is_file():
+            return False
+        return bool(json.loads(cost.read_text(encoding="utf-8")).get("options") == list(self.options))
 
 
 class Runner:
@@ -151,7 +154,7 @@ class Runner:
             last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
             raise UserError(f"{job.title}: the run failed ({' '.join(last)}); all it said is in '{log}'")
         unit = 1 if sys.platform == "darwin" else 1024
-        write_json(job.folder / COST, {"peak_memory": used.ru_maxrss * unit})
+        write_json(job.folder / COST, {"peak_memory": used.ru_maxrss * unit, "options": list(job.options)})
 
 
 def _environment(place: int, at_once: int, devices: Sequence[str]) -> dict[str, str]:
