@@ -63,8 +63,13 @@ def _places(logits: Tensor, temperature: float) -> Tensor:
 
 def _kernel(side: int, sigma: float, like: Tensor) -> Tensor:
     """Gaussian (side, side) of the distances between the cells of a side, measured in sides."""
-    place = (torch.arange(side, dtype=like.dtype, device=like.device) + 0.5) / side
+    place = _cells(side, like)
     return torch.exp(-(place[:, None] - place).square() / (2 * sigma**2))
+
+
+def _cells(side: int, like: Tensor) -> Tensor:
+    """Centres (side,) of the cells of a side, in [0, 1]."""
+    return (torch.arange(side, dtype=like.dtype, device=like.device) + 0.5) / side
 
 
 class ClassPosition(Term):
@@ -99,6 +104,5 @@ class ClassPosition(Term):
 def _centres(places: Tensor) -> Tensor:
     """(N, K, h, w) distributions -> (N, K, 2): their means, down and across, in [0, 1]."""
     height, width = places.shape[-2:]
-    rows = (torch.arange(height, dtype=places.dtype, device=places.device) + 0.5) / height
-    columns = (torch.arange(width, dtype=places.dtype, device=places.device) + 0.5) / width
+    rows, columns = _cells(height, places), _cells(width, places)
     return torch.stack([(places.sum(3) * rows).sum(2), (places.sum(2) * columns).sum(2)], dim=-1)
