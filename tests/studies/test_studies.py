@@ -94,3 +94,9 @@ def test_the_table_says_gain_interval_share_and_cost() -> None:
     assert cells[5] == f"{2 - half:+.2f} to {2 + half:+.2f}"
     assert cells[6] == "20 %"
     assert cells[7:] == ["1.50", "1.50"]
+
+
+def test_the_share_of_the_gap_is_of_the_seeds_that_both_have() -> None:
+    results = {"twin": {0: result(0.50), 1: result(0.58)}, "kd": {0: result(0.55)}}
+    row = markdown(results, "twin", 0.60, {}).splitlines()[-1]
+    assert [cell.strip() for cell in row.strip("|").split("|")][6] == "50 %"

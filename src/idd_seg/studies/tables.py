@@ -69,7 +69,7 @@ def _row(results: Results, name: str, twin: str, teacher: float | None, weights:
     gain = Spread.of(gains(results, name, twin))
     half = gain.half_width()
     interval = "" if half is None else f"{gain.mean - half:+.2f} to {gain.mean + half:+.2f}"
-    start = Spread.of([100 * r.miou for r in base.values()]).mean
+    start = Spread.of([100 * base[seed].miou for seed in own if seed in base]).mean
     gap = "" if teacher is None else _share(gain.mean, 100 * teacher - start)
     return [*cells, f"{gain.mean:+.2f}", interval, gap, *_cost(own, base)]
 
