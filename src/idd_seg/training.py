@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from idd_seg import build
 from idd_seg.allocator import keep_freed_memory
 from idd_seg.callbacks.checkpoint import BEST, LAST, save_finally
+from idd_seg.callbacks.clock import Clock
 from idd_seg.callbacks.interruption import Interruption
 from idd_seg.callbacks.whole_files import WholeFiles
 from idd_seg.checkpoint import Saved, latest_whole, previous_of
@@ -65,7 +65,8 @@ def train(cfg: DictConfig, place: Place | None = None) -> float:
         synchronise(module.student)
         synchronise(module.terms)
     interruption = Interruption(cfg.trainer.timeout_minutes)
-    callbacks = [interruption, *(build.make(node, f"callbacks.{name}") for name, node in cfg.callbacks.items())]
+    clock = Clock()
+    callbacks = [interruption, clock, *(build.make(node, f"callbacks.{name}") for name, node in cfg.callbacks.items())]
     trainer = build.make(
         _trainer_node(cfg, place),
         "trainer",
@@ -79,14 +80,13 @@ def train(cfg: DictConfig, place: Place | None = None) -> float:
         use_distributed_sampler=False,
         enable_progress_bar=False,  # callbacks.progress shows steps, Lightning's own the batches of an epoch
     )
-    start = time.perf_counter()
     try:
         _fit(trainer, module, data, Path(cfg.run_dir) / "checkpoints" / f"{LAST}.ckpt", interruption)
         _validate_the_end(trainer, module, data, Path(cfg.run_dir))
     finally:
         if (folder := close_wandb()) and trainer.is_global_zero:
             print(f"wandb: offline; to upload: wandb sync {folder}")
-    return _finish(cfg, module, data, time.perf_counter() - start)
+    return _finish(cfg, module, data, clock.seconds)
 
 
 def _device(cfg: DictConfig) -> torch.device:
