@@ -33,6 +33,7 @@ demo: setup ## distil a small student on generated scenes; ends with a table, a 
 
 evidence: setup ## all methods side by side on CamVid (IDD_SEG_CAMVID) and generated scenes, small and ours option by option (a day on 2 cores; goes on where it was stopped)
 	$(PY) -m idd_seg.study study=camvid_small results=docs/results/camvid_small
+	$(PY) -m idd_seg.study study=camvid_quarter results=docs/results/camvid_quarter
 	$(PY) -m idd_seg.study study=shapes results=docs/results/shapes
 	$(PY) -m idd_seg.study study=camvid_small_ablations results=docs/results/camvid_small_ablations
 	$(PY) -m idd_seg.study study=shapes_ablations results=docs/results/shapes_ablations

@@ -44,6 +44,16 @@ def literal(text: str) -> str:
     return printable(text).replace("$", r"\$")
 
 
+def _broken(name: str, width: int = 16) -> str:
+    """Break the name of a method, `kd+idd+position`, into lines of about `width` characters."""
+    lines = [""]
+    for part in name.replace("+", "+\n").split("\n"):
+        if lines[-1] and len(lines[-1] + part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
+
+
 def show_image(axis: Any, image: NDArray[Any], title: str = "", ylabel: str = "") -> None:
     """Draw an image without ticks."""
     axis.imshow(image, interpolation="nearest")
@@ -52,7 +62,7 @@ def show_image(axis: Any, image: NDArray[Any], title: str = "", ylabel: str = ""
     if title:
         axis.set_title(literal(title), fontsize=9)
     if ylabel:
-        axis.set_ylabel(ylabel, fontsize=9)
+        axis.set_ylabel(_broken(ylabel), fontsize=9)
 
 
 def sample_rows(

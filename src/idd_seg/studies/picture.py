@@ -37,14 +37,15 @@ def draw(results: Results, twin: str, teacher: float | None, path: Path) -> None
         share = base + SHARE * (top - base)
         axes.axvline(top, color="#d65f5f", linewidth=1, zorder=1)
         axes.axvline(share, color="#d65f5f", linewidth=1, linestyle=":", zorder=1)
-        for x, text in ((top, "teacher"), (share, f"{SHARE:.0%} of the gap")):
+        # Away from each other, as the two may lie near.
+        for x, text, side in ((top, " teacher", "left"), (share, f"{SHARE:.0%} of the gap ", "right")):
             axes.annotate(
                 text,
                 (x, 1.0),
                 xycoords=("data", "axes fraction"),
                 xytext=(0, 3),
                 textcoords="offset points",
-                ha="center",
+                ha=side,
                 va="bottom",
                 fontsize=8,
                 color="#d65f5f",
