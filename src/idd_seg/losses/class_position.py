@@ -3,57 +3,86 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from idd_seg.losses.adapters import comparable, require_equal_widths
+from idd_seg.losses.cwd import channel_wise
 from idd_seg.losses.grid import no_autocast
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term, teacher_of
 from idd_seg.types import Batch, Outputs
 
+# Below it a share of a class's mass counts as none: its logarithm, and the gradient of that, stay finite.
+_NO_MASS = 1e-12
 
-def class_position(student: Tensor, teacher: Tensor, *, temperature: float, sigma: float) -> Tensor:
-    r"""Squared distance between where the teacher and where the student places each class.
 
-    .. math:: \frac{T^2}{N K} \sum_{n,k} \sum_{p,q} \delta_{nk}(p)\, g(p, q)\, \delta_{nk}(q), \quad
-              \delta_{nk} = \mathrm{softmax}_p(s_{nk} / T) - \mathrm{softmax}_p(t_{nk} / T), \quad
-              g(p, q) = \exp\big(-\lVert x_p - x_q \rVert^2 / (2 \sigma^2)\big)
+def class_position(student: Tensor, teacher: Tensor, *, temperature: float, sigmas: Sequence[float]) -> Tensor:
+    r"""Divergence between where the teacher and where the student places each class, at several scales.
 
-    where :math:`x_p` in [0, 1]^2 is the place of position p in the picture. It is the squared maximum mean discrepancy
-    (A. Gretton et al., JMLR 2012) between two distributions of a class over the picture, in [0, 2 T^2]: mass in the
-    wrong place costs more the farther off it lies, up to about `sigma`. The distributions are those of channel-wise
-    distillation (C. Shu et al., ICCV 2021), which compares them position by position. This project's own form of the
-    idea of Zhang, Zhou and Tu, IJCAI 2022, that position is knowledge to be handed over.
+    .. math:: \frac{T^2}{N K |\Sigma|} \sum_{\sigma \in \Sigma} \sum_{n,k}
+              \mathrm{KL}\big(G_\sigma\, \mathrm{softmax}_p(t_{nk} / T) \,\|\,
+              G_\sigma\, \mathrm{softmax}_p(s_{nk} / T)\big), \quad
+              G_\sigma(p, q) \propto \exp\big(-\lVert x_p - x_q \rVert^2 / (2 \sigma^2)\big), \quad
+              \sum_p G_\sigma(p, q) = 1
+
+    where :math:`x_p` in [0, 1]^2 is the place of position p in the picture: each distribution of a class over the
+    picture is blurred by `sigma`, without loss of mass at the borders, so that mass in a wrong place near the right
+    one costs less than mass far off. The distributions are those of channel-wise distillation (C. Shu et al., ICCV
+    2021), which a `sigma` of 0 alone is: this adds to it what is right and wrong on coarser scales. This project's own
+    form of the idea of Zhang, Zhou and Tu, IJCAI 2022, that position is knowledge to be handed over.
 
     Args:
         student: logits (N, K, h, w).
         teacher: logits (N, K, h', w'), brought to (h, w) bilinearly where the grids differ; takes no gradient.
         temperature: T > 0 of the distributions.
-        sigma: width of the kernel in sides of the picture, > 0.
+        sigmas: widths of the blurs in sides of the picture, >= 0; 0 does not blur.
 
     Returns:
-        A scalar in float32. Every class of every image counts the same, however small it is.
+        A scalar >= 0 in float32. Every class of every image counts the same, however small it is.
 
     Raises:
-        ValueError: if temperature or sigma is not positive, or the numbers of classes differ.
+        ValueError: if the temperature is not positive, sigmas are none, negative or infinite, or the numbers of
+            classes differ.
     """
-    _check(temperature, sigma)
+    _check(temperature, sigmas)
     require_equal_widths(student, teacher)
     student, teacher = comparable(student, teacher)
-    apart = _places(student, temperature) - _places(teacher, temperature)
-    down, across = (_kernel(side, sigma, apart) for side in apart.shape[-2:])
-    with no_autocast(apart):
+    ours, theirs = _places(student, temperature), _places(teacher, temperature)
+    total = student.new_zeros(())
+    for sigma in sigmas:
+        if sigma == 0:
+            total = total + channel_wise(student, teacher, temperature=temperature)
+        else:
+            divergence = _divergence(_blurred(theirs, sigma), _blurred(ours, sigma))
+            total = total + divergence * (temperature**2 / (ours.shape[0] * ours.shape[1]))
+    return total / len(sigmas)
+
+
+def _check(temperature: float, sigmas: Sequence[float]) -> None:
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be > 0 and finite, got {temperature}")
+    if not sigmas:
+        raise ValueError("sigmas must hold at least one width, such as [0.0]")
+    for sigma in sigmas:
+        if not 0 <= sigma < math.inf:
+            raise ValueError(f"sigmas must be >= 0 and finite, got {sigma}")
+
+
+def _divergence(true: Tensor, found: Tensor) -> Tensor:
+    """Sum of the divergences KL(true || found) of distributions over the last two dimensions."""
+    true, found = true.clamp_min(_NO_MASS), found.clamp_min(_NO_MASS)
+    return (true * (true.log() - found.log())).sum()
+
+
+def _blurred(places: Tensor, sigma: float) -> Tensor:
+    """(N, K, h, w) distributions -> the same with the mass of each position spread around it."""
+    down, across = (_kernel(side, sigma, places) for side in places.shape[-2:])
+    with no_autocast(places):
         # The Gaussian of two coordinates is a product: one matrix a side in place of one for all pairs of positions.
-        felt = down @ apart @ across
-    return (apart * felt).sum() * (temperature**2 / (apart.shape[0] * apart.shape[1]))
-
-
-def _check(temperature: float, sigma: float) -> None:
-    for name, value in (("temperature", temperature), ("sigma", sigma)):
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be > 0 and finite, got {value}")
+        return down @ places @ across.T
 
 
 def _places(logits: Tensor, temperature: float) -> Tensor:
@@ -62,9 +91,10 @@ def _places(logits: Tensor, temperature: float) -> Tensor:
 
 
 def _kernel(side: int, sigma: float, like: Tensor) -> Tensor:
-    """Gaussian (side, side) of the distances between the cells of a side, measured in sides."""
+    """(side, side): column q is how the mass of cell q of a side spreads over its cells, and sums to 1."""
     place = _cells(side, like)
-    return torch.exp(-(place[:, None] - place).square() / (2 * sigma**2))
+    # As a softmax, so that a sigma far below a cell leaves its mass in place.
+    return torch.softmax(-(place[:, None] - place).square() / (2 * sigma**2), dim=0)
 
 
 def _cells(side: int, like: Tensor) -> Tensor:
@@ -76,23 +106,24 @@ class ClassPosition(Term):
     """`class_position` of the logits.
 
     Raises:
-        ValueError: for a negative weight, or a temperature or sigma that is not positive.
+        ValueError: for a negative weight, a temperature that is not positive, or sigmas that are none, negative or
+            infinite.
     """
 
     def __init__(
         self,
         weight: float = 1.0,
         temperature: float = 4.0,
-        sigma: float = 0.1,
+        sigmas: Sequence[float] = (0.0, 0.05, 0.15),
         schedule: WeightSchedule | None = None,
     ) -> None:
         super().__init__(weight, schedule)
-        _check(temperature, sigma)
-        self.temperature, self.sigma = float(temperature), float(sigma)
+        _check(temperature, sigmas)
+        self.temperature, self.sigmas = float(temperature), [float(sigma) for sigma in sigmas]
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
         theirs = teacher_of(teacher, self).logits
-        return class_position(student.logits, theirs, temperature=self.temperature, sigma=self.sigma)
+        return class_position(student.logits, theirs, temperature=self.temperature, sigmas=self.sigmas)
 
     def measure(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
         """Return the mean distance between the centres of a class in both networks, in sides of the picture."""
