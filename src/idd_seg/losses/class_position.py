@@ -64,8 +64,8 @@ def class_position(student: Tensor, teacher: Tensor, *, temperature: float, sigm
 def _check(temperature: float, sigmas: Sequence[float]) -> None:
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be > 0 and finite, got {temperature}")
-    if not sigmas:
-        raise ValueError("sigmas must hold at least one width, such as [0.0]")
+    if isinstance(sigmas, (str, int, float)) or not sigmas:
+        raise ValueError(f"sigmas must be a list of at least one width, such as [0.0,0.05], got {sigmas}")
     for sigma in sigmas:
         if not 0 <= sigma < math.inf:
             raise ValueError(f"sigmas must be >= 0 and finite, got {sigma}")
