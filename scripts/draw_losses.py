@@ -17,6 +17,7 @@ from torch import Tensor
 from idd_seg.build import data_from, student_from
 from idd_seg.checkpoint import read_checkpoint
 from idd_seg.data.base import SegmentationDataModule
+from idd_seg.losses.class_position import blurred, class_places
 from idd_seg.losses.edges import distance_matrix
 from idd_seg.losses.grid import nearest_labels
 from idd_seg.losses.idd import class_means
@@ -62,6 +63,11 @@ def reading(outputs: Outputs, batch: Batch, data: SegmentationDataModule) -> Ten
     for _ in range(PROBE_STEPS):
         fit_step(reader, optimizer, features, truth, valid)
     return reader(features)[0, 0]
+
+
+def place(outputs: Outputs, batch: Batch, data: SegmentationDataModule) -> Tensor:
+    """class_position: where one class lies, blurred as on its coarsest scale."""
+    return blurred(class_places(outputs.logits, 4.0), 0.15)[0, data.class_names.index("wire")]
 
 
 def affinities(outputs: Outputs, batch: Batch, data: SegmentationDataModule) -> Tensor:
@@ -133,6 +139,7 @@ TERMS: dict[str, Draw] = {
     "kd": confidence,
     "idd": distances,
     "position": reading,
+    "class_position": place,
     "pairwise": affinities,
     "adversarial": blended,
     "ifvd": own_class,

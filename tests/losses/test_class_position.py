@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -189,9 +190,10 @@ def test_a_bad_blur_is_refused(value: float) -> None:
         class_position(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), temperature=1.0, sigmas=[0.0, value])
 
 
-def test_no_blur_at_all_is_refused() -> None:
-    with pytest.raises(ValueError, match="sigmas must hold at least one"):
-        ClassPosition(sigmas=[])
+@pytest.mark.parametrize("sigmas", [[], 0.1, "0.1"])
+def test_what_is_no_list_of_blurs_is_refused(sigmas: Any) -> None:
+    with pytest.raises(ValueError, match="sigmas must be a list of at least one width"):
+        ClassPosition(sigmas=sigmas)
 
 
 def test_a_class_without_mass_where_the_teacher_has_it_keeps_the_gradient_finite() -> None:

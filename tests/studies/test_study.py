@@ -55,6 +55,13 @@ def test_a_study_searches_trains_and_goes_on(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert "..." not in again.stdout
     assert {p: p.stat().st_mtime_ns for p in results.parent.glob("*/metrics.json")} == before
+    # A portrait is of the network that lies there: one of another network is not taken for it.
+    portraits = results / "portraits.json"
+    kept = json.loads(portraits.read_text())
+    stale = kept | {"kd, seed 0": {**kept["kd, seed 0"], "network": "another", "near_confusion": 9.0}}
+    portraits.write_text(json.dumps(stale))
+    assert run("study", *OPTIONS, cwd=tmp_path, timeout=100).returncode == 0
+    assert json.loads(portraits.read_text()) == kept
 
 
 @pytest.mark.slow

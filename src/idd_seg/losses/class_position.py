@@ -50,13 +50,13 @@ def class_position(student: Tensor, teacher: Tensor, *, temperature: float, sigm
     _check(temperature, sigmas)
     require_equal_widths(student, teacher)
     student, teacher = comparable(student, teacher)
-    ours, theirs = _places(student, temperature), _places(teacher, temperature)
+    ours, theirs = class_places(student, temperature), class_places(teacher, temperature)
     total = student.new_zeros(())
     for sigma in sigmas:
         if sigma == 0:
             total = total + channel_wise(student, teacher, temperature=temperature)
         else:
-            divergence = _divergence(_blurred(theirs, sigma), _blurred(ours, sigma))
+            divergence = _divergence(blurred(theirs, sigma), blurred(ours, sigma))
             total = total + divergence * (temperature**2 / (ours.shape[0] * ours.shape[1]))
     return total / len(sigmas)
 
@@ -64,8 +64,8 @@ def class_position(student: Tensor, teacher: Tensor, *, temperature: float, sigm
 def _check(temperature: float, sigmas: Sequence[float]) -> None:
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be > 0 and finite, got {temperature}")
-    if not sigmas:
-        raise ValueError("sigmas must hold at least one width, such as [0.0]")
+    if isinstance(sigmas, (str, int, float)) or not sigmas:
+        raise ValueError(f"sigmas must be a list of at least one width, such as [0.0,0.05], got {sigmas}")
     for sigma in sigmas:
         if not 0 <= sigma < math.inf:
             raise ValueError(f"sigmas must be >= 0 and finite, got {sigma}")
@@ -77,16 +77,16 @@ def _divergence(true: Tensor, found: Tensor) -> Tensor:
     return (true * (true.log() - found.log())).sum()
 
 
-def _blurred(places: Tensor, sigma: float) -> Tensor:
-    """(N, K, h, w) distributions -> the same with the mass of each position spread around it."""
+def blurred(places: Tensor, sigma: float) -> Tensor:
+    """Spread the mass of each position of (N, K, h, w) distributions around it, by `sigma` > 0 sides of the picture."""
     down, across = (_kernel(side, sigma, places) for side in places.shape[-2:])
     with no_autocast(places):
         # The Gaussian of two coordinates is a product: one matrix a side in place of one for all pairs of positions.
         return down @ places @ across.T
 
 
-def _places(logits: Tensor, temperature: float) -> Tensor:
-    """(N, K, h, w) -> how the mass of each class is spread over the positions, which sums to 1."""
+def class_places(logits: Tensor, temperature: float) -> Tensor:
+    """Return how the mass of each class of logits (N, K, h, w) is spread over the positions, which sums to 1."""
     return torch.softmax(logits.flatten(2) / temperature, dim=2).view(logits.shape)
 
 
@@ -128,7 +128,7 @@ class ClassPosition(Term):
     def measure(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
         """Return the mean distance between the centres of a class in both networks, in sides of the picture."""
         ours, theirs = comparable(student.logits, teacher_of(teacher, self).logits)
-        shift = _centres(_places(ours, self.temperature)) - _centres(_places(theirs, self.temperature))
+        shift = _centres(class_places(ours, self.temperature)) - _centres(class_places(theirs, self.temperature))
         return {"shift": torch.linalg.vector_norm(shift, dim=-1).mean()}
 
 

@@ -18,6 +18,7 @@ from idd_seg.run_folder import write_json
 from idd_seg.studies.statistics import Spread
 
 Measured = dict[str, float]
+_NETWORK = "network"  # key of the checkpoint's sha256
 QUANTITIES = {  # key: column, factor
     "class_distance_error": ("class-distance error", 1.0),
     "near_confusion": ("near classes confused, %", 100.0),
@@ -56,7 +57,10 @@ class Gallery:
         return self._teacher
 
     def measure(self) -> dict[str, dict[int, Measured]]:
-        """Measure what has not been measured, and return all by method, by seed; `portraits.json` keeps it."""
+        """Measure what has not been measured, and return all by method, by seed; `portraits.json` keeps it.
+
+        A network that was trained anew since, in the same place, is measured anew.
+        """
         path = self.kept / "portraits.json"
         known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         found: dict[str, dict[int, Measured]] = {}
@@ -65,11 +69,13 @@ class Gallery:
             known = known if known.get("teacher") == identity else {"teacher": identity}
         for method, seeds in self.runs.items():
             for seed, folder in seeds.items():
-                key = f"{method}, seed {seed}"
-                if key not in known:
-                    known[key] = self._measured(self._portray(key, _last(folder)))
+                key, saved = f"{method}, seed {seed}", _last(folder)
+                kept = known.get(key, {})
+                if kept.get(_NETWORK) != saved.sha256:
+                    kept = {_NETWORK: saved.sha256, **self._measured(self._portray(key, saved))}
+                    known[key] = kept
                     write_json(path, known)
-                found.setdefault(method, {})[seed] = known[key]
+                found.setdefault(method, {})[seed] = {name: kept[name] for name in kept if name != _NETWORK}
         if self.teacher is not None:
             found = {"teacher": {0: self._measured(self.teacher)}, **found}
         return found
