@@ -35,7 +35,8 @@ evidence: setup ## all methods side by side on CamVid (IDD_SEG_CAMVID) and gener
 	$(PY) -m idd_seg.study study=camvid_small results=docs/results/camvid_small
 	$(PY) -m idd_seg.study study=camvid_quarter results=docs/results/camvid_quarter
 	$(PY) -m idd_seg.study study=shapes results=docs/results/shapes
-	$(PY) -m idd_seg.study study=camvid_small_ablations results=docs/results/camvid_small_ablations
+	$(PY) -m idd_seg.study study=camvid_mbv2 results=docs/results/camvid_mbv2
+	$(PY) -m idd_seg.study study=camvid_effb0 results=docs/results/camvid_effb0
 	$(PY) -m idd_seg.study study=shapes_ablations results=docs/results/shapes_ablations
 
 test: setup lint ## the quick tests, with ruff and mypy (under 10 minutes on 2 cores)
