@@ -62,7 +62,7 @@ def show_image(axis: Any, image: NDArray[Any], title: str = "", ylabel: str = ""
     if title:
         axis.set_title(literal(title), fontsize=9)
     if ylabel:
-        axis.set_ylabel(_broken(ylabel), fontsize=9)
+        axis.set_ylabel(_broken(literal(ylabel)), fontsize=9)
 
 
 def sample_rows(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import scipy.stats
 
 from idd_seg.errors import ConfigError
+from idd_seg.pictures import sample_rows, save
 from idd_seg.studies.jobs import Result
+from idd_seg.studies.picture import draw
 from idd_seg.studies.plan import read_plan
 from idd_seg.studies.statistics import Spread, t_quantile
 from idd_seg.studies.tables import gains, markdown
@@ -100,3 +104,12 @@ def test_the_share_of_the_gap_is_of_the_seeds_that_both_have() -> None:
     results = {"twin": {0: result(0.50), 1: result(0.58)}, "kd": {0: result(0.55)}}
     row = markdown(results, "twin", 0.60, {}).splitlines()[-1]
     assert [cell.strip() for cell in row.strip("|").split("|")][6] == "50 %"
+
+
+def test_a_name_with_dollars_is_drawn_as_it_is(tmp_path: Path) -> None:
+    # Between dollars it would be read as mathematics, which this is not.
+    draw({"twin": {0: result(0.4)}, r"$\frac$": {0: result(0.5)}}, "twin", 0.6, tmp_path / "methods.png")
+    assert (tmp_path / "methods.png").stat().st_size > 5_000
+    image = np.zeros((4, 4, 3), np.uint8)
+    save(sample_rows([(r"$\frac$", [image])], ["ground"], [[0, 0, 0]]), tmp_path / "samples.png")
+    assert (tmp_path / "samples.png").stat().st_size > 1_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from idd_seg.pictures import literal
 from idd_seg.studies.statistics import Spread
 from idd_seg.studies.tables import Results
 
@@ -50,7 +51,7 @@ def draw(results: Results, twin: str, teacher: float | None, path: Path) -> None
                 fontsize=8,
                 color="#d65f5f",
             )
-    axes.set_yticks(range(len(order)), order)
+    axes.set_yticks(range(len(order)), [literal(name) for name in order])
     axes.set_xlabel("mIoU on held-out images, %: seeds, mean, and its 95 % interval")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
