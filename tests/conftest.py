@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,9 @@ from idd_seg.models.heads.psp import PSPHead
 from idd_seg.models.segmenter import Segmenter
 
 torch.set_num_threads(1)
+
+# A shell's job in the background ignores ctrl-C, and so would all that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY = {"stem_type": "deep", "stem_width": 8, "channels": [8, 16, 32, 64], "layers": [1, 1, 1, 1]}
 
