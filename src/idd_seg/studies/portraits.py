@@ -41,8 +41,9 @@ class Gallery:
     ) -> None:
         self.runs, self.kept, self.probe_steps = runs, kept, probe_steps
         self.device = pick_device(device)
-        taught = [saved for saved in map(_last, self._folders()) if saved.card.get("teacher", {}).get("path")]
-        self.saved_teacher = read_checkpoint(taught[-1].card["teacher"]["path"]) if taught else None
+        cards = (_last(folder).card for folder in reversed(self._folders()))
+        teacher = next((path for card in cards if (path := card.get("teacher", {}).get("path"))), None)
+        self.saved_teacher = read_checkpoint(teacher) if teacher else None
         self.data: SegmentationDataModule = build.data_from(_last(self._folders()[0]), None, num_workers=0)
         self._teacher: Portrait | None = None
 
