@@ -40,7 +40,7 @@ evidence: setup ## all methods side by side on CamVid (IDD_SEG_CAMVID) and gener
 	$(PY) -m idd_seg.study study=camvid_effb0 results=docs/results/camvid_effb0
 	$(PY) -m idd_seg.study study=shapes_ablations results=docs/results/shapes_ablations
 
-test: setup lint ## the quick tests, with ruff and mypy (under 10 minutes on 2 cores)
+test: setup lint ## the quick tests, with ruff and mypy (about 10 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m 'not slow' -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-full: setup lint ## all tests, the slow ones too

@@ -132,6 +132,14 @@ def test_the_lead_of_ours_is_of_the_same_seeds(tmp_path: Path) -> None:
     assert rows["all"] == ""
 
 
+def test_a_plan_says_what_a_method_is_held_against(tmp_path: Path) -> None:
+    node = {**NODE, "methods": {**NODE["methods"], "all": {**NODE["methods"]["all"], "against": "kd"}}}
+    course = Course(read_plan(node), tmp_path, tmp_path, Instant())  # type: ignore[arg-type]
+    course.search()
+    course.train()
+    assert course.table.splitlines()[-1].split(" | ")[-1] == "kd: +1.00 (+1.00 to +1.00) |"
+
+
 @pytest.mark.parametrize("only", [None, ["twin", "kd"]])
 def test_ours_must_be_a_method(only: list[str] | None) -> None:
     with pytest.raises(ConfigError, match=r"study\.ours=idd is none of the methods"):

@@ -52,6 +52,8 @@ def test_some_methods_can_be_chosen() -> None:
         (plan({"twin": {"weights": {"ce": 1.0}, "scale": ["kd"]}}), None, "scale names kd"),
         (plan(METHODS, twin="ce"), None, "study.twin=ce is none of the methods"),
         (plan(METHODS, seeds=[]), None, "at least one number each"),
+        (plan({"twin": {"weights": {"ce": 1.0}, "against": "kd"}}), None, "twin.against=kd is none of the other"),
+        (plan({"twin": {"weights": {"ce": 1.0}, "against": "twin"}}), None, "twin.against=twin is none of the other"),
     ],
 )
 def test_plans_that_can_t_be_done_are_refused(node: dict, only: list[str] | None, message: str) -> None:
@@ -104,6 +106,17 @@ def test_the_share_of_the_gap_is_of_the_seeds_that_both_have() -> None:
     results = {"twin": {0: result(0.50), 1: result(0.58)}, "kd": {0: result(0.55)}}
     row = markdown(results, "twin", 0.60, {}).splitlines()[-1]
     assert [cell.strip() for cell in row.strip("|").split("|")][6] == "50 %"
+
+
+def test_what_changes_a_method_is_held_against_it() -> None:
+    changed = {"kd_2": {1: result(0.56), 2: result(0.88)}, "other": {0: result(0.5)}}
+    # `twin` is held against one that `only` has left out.
+    text = markdown({**RESULTS, **changed}, "twin", 0.61, {}, against={"kd_2": "kd", "twin": "left out"})
+    last = {line.split(" | ")[0].strip("| "): line.split(" | ")[-1].strip("| ") for line in text.splitlines()}
+    half = 12.706204736 * math.sqrt(12.5) / math.sqrt(2)
+    assert last["method"] == "against"
+    assert last["kd_2"] == f"kd: +0.50 ({0.5 - half:+.2f} to {0.5 + half:+.2f})"
+    assert (last["twin"], last["kd"], last["other"]) == ("", "", "")
 
 
 def test_a_name_with_dollars_is_drawn_as_it_is(tmp_path: Path) -> None:

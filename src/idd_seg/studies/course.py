@@ -84,7 +84,8 @@ class Course:
         """The table of what there is, in Markdown; empty before there is a twin."""
         if self.plan.twin not in self.there:
             return ""
-        return markdown(self.there, self.plan.twin, self._teacher, self.chosen, self.plan.ours)
+        against = {name: method.against for name, method in self.plan.methods.items() if method.against is not None}
+        return markdown(self.there, self.plan.twin, self._teacher, self.chosen, self.plan.ours, against)
 
     @property
     def folders(self) -> dict[str, dict[int, Path]]:

@@ -19,12 +19,14 @@ class Method:
         weights: by term; a number, or `@NAME`, the weight that the search found for this term in the method NAME.
         scale: terms whose weights the search multiplies by a common factor; none, and nothing is searched.
         options: further options of the training.
+        against: name of the method that this one changes in one point; the table shows the difference.
     """
 
     name: str
     weights: Mapping[str, float | str]
     scale: Sequence[str] = ()
     options: Sequence[str] = ()
+    against: str | None = None
 
     @property
     def sources(self) -> set[str]:
@@ -74,7 +76,7 @@ def read_plan(node: Mapping[str, Any], only: Sequence[str] | None = None) -> Pla
 
     Raises:
         ConfigError: for an unknown method, a method that refers to one that does not stand before it, a twin that is
-            none of the methods, or a scaled term without a weight.
+            none of the methods, a scaled term without a weight, or a method against one that is not there.
     """
     methods: dict[str, Method] = {}
     unknown = [name for name in only or () if name not in node["methods"]]
@@ -83,8 +85,9 @@ def read_plan(node: Mapping[str, Any], only: Sequence[str] | None = None) -> Pla
     for name, given in node["methods"].items():
         if only is not None and name not in only:
             continue
-        method = Method(name, dict(given["weights"]), list(given.get("scale", ())), list(given.get("options", ())))
+        method = _method(name, given)
         _check(method, methods)
+        _check_against(method, node["methods"])
         methods[name] = method
     if node["twin"] not in methods:
         raise ConfigError(f"study.twin={node['twin']} is none of the methods {', '.join(methods)}")
@@ -98,6 +101,17 @@ def read_plan(node: Mapping[str, Any], only: Sequence[str] | None = None) -> Pla
     return Plan(
         str(node["name"]), twin=str(node["twin"]), methods=methods, ours=ours if ours in methods else None, **lists
     )
+
+
+def _method(name: str, given: Mapping[str, Any]) -> Method:
+    lists = {key: list(given.get(key, ())) for key in ("scale", "options")}
+    return Method(name, dict(given["weights"]), against=given.get("against"), **lists)
+
+
+def _check_against(method: Method, methods: Mapping[str, Any]) -> None:
+    if method.against is not None and (method.against not in methods or method.against == method.name):
+        others = ", ".join(name for name in methods if name != method.name)
+        raise ConfigError(f"study.methods.{method.name}.against={method.against} is none of the other methods {others}")
 
 
 def _check(method: Method, before: Mapping[str, Method]) -> None:

@@ -25,18 +25,24 @@ def markdown(
     teacher: float | None,
     chosen: Mapping[str, Mapping[str, float]],
     ours: str | None = None,
+    against: Mapping[str, str] | None = None,
 ) -> str:
     """Return a Markdown table: a row a method.
 
     Args:
         teacher: its mIoU, 0 to 1.
         chosen: the weights of each method.
-        ours: method whose lead over each other, of the same seeds, is the last column.
+        ours: method whose lead over each other, of the same seeds, is the last column but one.
+        against: for some methods another; the difference to it, of the same seeds, is the last column. One that is not
+            among the results shows none.
     """
     heads = ["method", "weights", "mIoU, %", "seeds", "gain", "95 % of the gain", "gap closed", "time", "memory"]
     lead = ours if ours in results else None
     if lead is not None:
         heads.append(f"{lead} is ahead by")
+    bases = {name: base for name, base in (against or {}).items() if name in results and base in results}
+    if bases:
+        heads.append("against")
     lines = [f"| {' | '.join(heads)} |", f"| --- | --- |{' ---: |' * (len(heads) - 2)}"]
     if teacher is not None:
         lines.append(f"| teacher | | {100 * teacher:.2f} | 1 |" + " |" * (len(heads) - 4))
@@ -44,6 +50,9 @@ def markdown(
         cells = _row(results, name, twin, teacher, chosen.get(name, {}))
         if lead is not None:
             cells = [*cells, "" if name == lead else _signed(gains(results, lead, name))]
+        if bases:
+            base = bases.get(name)
+            cells = [*cells, "" if base is None else f"{base}: {_signed(gains(results, name, base))}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
