@@ -76,6 +76,45 @@ def test_weights_are_found_in_waves(course: Course) -> None:
     assert "data.held_out=5" in course.runner.words["search-kd-x3-seed1"]  # type: ignore[attr-defined]
 
 
+def searched(tmp_path: Path, **more: Any) -> Course:
+    course = Course(read_plan({**NODE, **more}), tmp_path / "runs", tmp_path, Instant())  # type: ignore[arg-type]
+    course.search()
+    return course
+
+
+def test_a_search_goes_on_while_the_best_lies_at_its_edge(tmp_path: Path) -> None:
+    course = searched(tmp_path, extend=3)
+    waves = course.runner.waves  # type: ignore[attr-defined]
+    # The best weights, 0.6 and 9, are the first search's edges: one step beyond is worse, and enough.
+    assert [sorted({name.split("-x")[1].split("-")[0] for name in wave}) for wave in waves] == [
+        ["0.3", "1", "3"],
+        ["0.09"],
+        ["0.3", "1", "3"],
+        ["9"],
+        [],
+    ]
+    assert (course.chosen["kd"]["kd"], course.chosen["kd+cwd"]["cwd"]) == (pytest.approx(0.6), 9.0)
+
+
+@pytest.mark.parametrize(("extend", "found"), [(0, 1.0), (1, 3.0), (2, 9.0), (5, 9.0)])
+def test_a_search_goes_so_far_beyond_its_edge_as_it_may(tmp_path: Path, extend: int, found: float) -> None:
+    methods = {"twin": NODE["methods"]["twin"], "cwd": {"weights": {"ce": 1.0, "cwd": 1.0}, "scale": ["cwd"]}}
+    course = searched(tmp_path, methods=methods, factors=[0.333, 1.0], extend=extend)
+    assert course.chosen["cwd"]["cwd"] == pytest.approx(found, rel=0.02)
+    assert len(course.runner.waves) == min(extend, 3) + 1  # type: ignore[attr-defined]
+
+
+def test_one_factor_has_no_beyond(tmp_path: Path) -> None:
+    course = searched(tmp_path, factors=[1.0], extend=2)
+    assert [len(wave) for wave in course.runner.waves] == [2, 2, 0]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("extend", [-1, 1.5, True, "two"])
+def test_extend_must_be_a_whole_number(extend: object) -> None:
+    with pytest.raises(ConfigError, match=r"study\.extend must be a whole number"):
+        read_plan({**NODE, "extend": extend})
+
+
 def test_runs_go_seed_by_seed_with_the_weights_that_were_found(course: Course) -> None:
     course.search()
     course.train()

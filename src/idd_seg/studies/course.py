@@ -27,6 +27,16 @@ class _Run:
         return f"{self.phase}-{self.method.name}{factor}-seed{self.seed}"
 
 
+def beyond(scores: Mapping[float, float]) -> float | None:
+    """Return the factor to try next where the best one lies at an edge, a step like the last one on; else None."""
+    factors, best = sorted(scores), max(scores, key=lambda f: scores[f])
+    if len(factors) < 2 or best not in (factors[0], factors[-1]):
+        return None
+    # Of few digits: the factor is part of the run's name.
+    edge, inner = (factors[0], factors[1]) if best == factors[0] else (factors[-1], factors[-2])
+    return float(f"{edge * edge / inner:.3g}")
+
+
 @dataclass
 class Course:
     """A study on its way.
@@ -53,21 +63,29 @@ class Course:
         while left:
             ready = [method for method in left if method.sources <= set(self.chosen)]
             left = [method for method in left if method not in ready]
+            tried = self._try({method: self.plan.factors for method in ready if method.scale})
+            for method in ready:
+                scores = tried.get(method.name, {})
+                factor = max(scores, key=lambda f: scores[f]) if scores else 1.0
+                self.chosen[method.name] = method.weights_at(self.chosen, factor)
+
+    def _try(self, wanted: Mapping[Method, Sequence[float]]) -> dict[str, dict[float, float]]:
+        """Return the scores of the methods by factor, and of factors beyond while the best one lies at an edge."""
+        scores: dict[str, dict[float, float]] = {method.name: {} for method in wanted}
+        for _ in range(1 + self.plan.extend):
             runs = [
                 _Run("search", method, factor, seed)
-                for method in ready
-                if method.scale
-                for factor in self.plan.factors
+                for method, factors in wanted.items()
+                for factor in factors
                 for seed in self.plan.search_seeds
             ]
-            scores: dict[tuple[str, float], float] = {}
             for run, result in self._run(runs, self.plan.search):
-                key = run.method.name, run.factor
-                scores[key] = scores.get(key, 0.0) + result.miou
-            for method in ready:
-                tried = {factor: scores[method.name, factor] for factor in self.plan.factors if method.scale}
-                factor = max(tried, key=lambda f: tried[f]) if tried else 1.0
-                self.chosen[method.name] = method.weights_at(self.chosen, factor)
+                found = scores[run.method.name]
+                found[run.factor] = found.get(run.factor, 0.0) + result.miou
+            wanted = {m: [further] for m in wanted if (further := beyond(scores[m.name])) is not None}
+            if not wanted:
+                break
+        return scores
 
     def train(self) -> None:
         """Train every method with every seed; seed by seed, so that a stopped study has compared all methods."""

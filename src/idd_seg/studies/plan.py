@@ -11,7 +11,7 @@ from idd_seg.errors import ConfigError
 FOUND = "@"  # `kd: "@kd"`: the weight that was found for the method of that name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Method:
     """One way to train the student.
 
@@ -52,6 +52,7 @@ class Plan:
         common: options of every run.
         search: options of the runs that find the weights, beside `common`; they hold a part of the training split out.
         factors: that the weights are tried with.
+        extend: how many factors more are tried, one after another, while the best one is the smallest or the largest.
         seeds, search_seeds: of the runs that count, and of those that find the weights.
         twin: name of the method that all are compared with.
         ours: name of the method whose lead over each other is shown; None shows none.
@@ -66,6 +67,7 @@ class Plan:
     twin: str
     methods: Mapping[str, Method]
     ours: str | None = None
+    extend: int = 0
 
 
 def read_plan(node: Mapping[str, Any], only: Sequence[str] | None = None) -> Plan:
@@ -98,9 +100,11 @@ def read_plan(node: Mapping[str, Any], only: Sequence[str] | None = None) -> Pla
     ours = node.get("ours")
     if ours is not None and ours not in node["methods"]:
         raise ConfigError(f"study.ours={ours} is none of the methods {', '.join(node['methods'])}")
-    return Plan(
-        str(node["name"]), twin=str(node["twin"]), methods=methods, ours=ours if ours in methods else None, **lists
-    )
+    extend = node.get("extend", 0)
+    if not isinstance(extend, int) or isinstance(extend, bool) or extend < 0:
+        raise ConfigError(f"study.extend must be a whole number >= 0, got '{extend}'")
+    ours = ours if ours in methods else None
+    return Plan(str(node["name"]), twin=str(node["twin"]), methods=methods, ours=ours, extend=extend, **lists)
 
 
 def _method(name: str, given: Mapping[str, Any]) -> Method:
