@@ -11,7 +11,7 @@ from idd_seg.errors import ConfigError
 FOUND = "@"  # `kd: "@kd"`: the weight that was found for the method of that name
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)  # a key by identity: its weights can't be hashed
 class Method:
     """One way to train the student.
 

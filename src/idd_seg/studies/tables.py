@@ -32,7 +32,7 @@ def markdown(
     Args:
         teacher: its mIoU, 0 to 1.
         chosen: the weights of each method.
-        ours: method whose lead over each other, of the same seeds, is the last column but one.
+        ours: method whose lead over each other, of the same seeds, is a column.
         against: for some methods another; the difference to it, of the same seeds, is the last column. One that is not
             among the results shows none.
     """
