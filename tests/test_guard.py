@@ -10,6 +10,7 @@ import torch
 from idd_seg import guard as module
 from idd_seg.errors import ConfigError, NonFiniteError
 from idd_seg.guard import NonFiniteGuard
+from idd_seg.types import Outputs
 
 GOOD = {"ce": torch.tensor(1.0), "kd": torch.tensor(2.0)}
 BAD = {"ce": torch.tensor(1.0), "kd": torch.tensor(math.inf)}
@@ -40,6 +41,30 @@ def test_steps_are_left_out_up_to_the_limit() -> None:
     assert watched.usable(total(GOOD), GOOD, ["a.png"], 3)
     with pytest.raises(NonFiniteError, match="2 steps were left out"):
         watched.usable(total(BAD), BAD, ["b.png"], 4)
+
+
+def outputs(value: float) -> Outputs:
+    return Outputs(torch.ones(1, 2, 2, 2), {"head": torch.tensor([[[[0.0, value]]]])})
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_before_the_terms_see_them_outputs_are_looked_at(value: float) -> None:
+    watched = NonFiniteGuard(skip=1)
+    assert watched.sound({"student": outputs(1e30), "teacher": None}, ["a.png"], 1)
+    with pytest.warns(UserWarning, match=r"outputs are not finite at step 2: teacher's head = .*left out \(1 of 1\)"):
+        assert not watched.sound({"student": outputs(1), "teacher": outputs(value)}, ["b.png"], 2)
+    with pytest.raises(NonFiniteError, match="1 steps were left out"):
+        watched.sound({"student": outputs(value), "teacher": None}, ["b.png"], 3)
+
+
+def test_a_class_that_a_teacher_does_not_know_may_be_minus_infinity() -> None:
+    found = outputs(1.0)
+    found.logits[:, 1] = -math.inf
+    assert NonFiniteGuard(skip=1).sound({"teacher": found}, ["a.png"], 1)
+
+
+def test_where_no_step_may_be_left_out_the_loss_alone_is_looked_at() -> None:
+    assert NonFiniteGuard().sound({"student": outputs(math.nan)}, ["a.png"], 1)
 
 
 class Late:

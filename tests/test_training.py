@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import os
@@ -9,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -26,6 +28,9 @@ from idd_seg.checkpoint import read_checkpoint
 from idd_seg.data.shapes import Shapes
 from idd_seg.errors import CheckpointError, ConfigError, NonFiniteError
 from idd_seg.evaluation import evaluate
+from idd_seg.guard import NonFiniteGuard
+from idd_seg.losses.adversarial import Adversarial
+from idd_seg.losses.at import AttentionTransfer
 from idd_seg.losses.ce import CrossEntropy
 from idd_seg.losses.idd import InterClassDistance
 from idd_seg.losses.kd import PixelWise
@@ -288,6 +293,39 @@ def test_state_goes_through_a_file_whole(tmp_path: Path) -> None:
 def test_a_term_without_a_teacher_is_refused() -> None:
     with pytest.raises(ConfigError, match="loss=kd needs a teacher"):
         distiller({"kd": PixelWise()}, None)
+
+
+@pytest.mark.filterwarnings("ignore:the networks' outputs")
+def test_a_step_that_is_left_out_leaves_no_trace(tmp_path: Path) -> None:
+    """Neither in the student and its averages, nor in what the terms keep or train by themselves."""
+    terms = {**all_terms(), "adversarial": Adversarial(11)}
+    module = distiller(terms, network(8))
+    module.guard = NonFiniteGuard(skip=1)
+    states: list[dict[str, Any]] = []
+
+    def spoil(network: Any, inputs: Any) -> Any:
+        if module.training:
+            states.append({k: copy.deepcopy(v) for k, v in module.state_dict().items()})
+        return (torch.full_like(inputs[0], float("inf")),) if len(states) == 2 else None
+
+    module.student.register_forward_pre_hook(spoil)
+    trainer(tmp_path, 4, limit_val_batches=0).fit(module, datamodule=shapes())
+    assert module.guard.skipped == 1
+    before, after, later = states[1], states[2], states[3]
+    for key, value in before.items():
+        same = torch.equal(value, after[key]) if isinstance(value, Tensor) else str(value) == str(after[key])
+        assert same, key
+    assert any(not torch.equal(v, later[k]) for k, v in after.items() if isinstance(v, Tensor))
+    assert all(torch.isfinite(v).all() for v in module.state_dict().values() if isinstance(v, Tensor))
+
+
+@pytest.mark.parametrize(("others", "number"), [({}, 1), ({"ce": CrossEntropy()}, 0)])
+def test_a_classifier_that_nothing_trains_is_told(tmp_path: Path, others: dict[str, Term], number: int) -> None:
+    terms = {"at": AttentionTransfer(), **others}
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        trainer(tmp_path, 1).fit(distiller(terms, network(8)), datamodule=shapes())
+    assert sum("trains the student's classifier" in str(one.message) for one in found) == number
 
 
 class Broken(Term):

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from idd_seg.errors import ConfigError, NonFiniteError
 from idd_seg.ranks import sum_over_ranks
+from idd_seg.types import Outputs
 
+LOSS, OUTPUTS = "the loss is", "the networks' outputs are"
 PENDING = 16  # steps that a GPU may be behind before it is waited for
 
 
@@ -78,6 +80,26 @@ class NonFiniteGuard:
             self._refuse(self.pending.popleft(), step)
         return True
 
+    def sound(self, networks: Mapping[str, Outputs | None], files: Sequence[str], step: int) -> bool:
+        """Tell whether the terms may see these outputs; asked only where steps may be left out.
+
+        What a term keeps beyond the step, a memory, or a network that it trains itself, would never be sound again.
+
+        Args:
+            networks: by name; None for one that was not asked.
+
+        Raises:
+            NonFiniteError: as `usable`.
+        """
+        if not self.skip:
+            return True
+        asked = {name: outputs for name, outputs in networks.items() if outputs is not None}
+        # -inf stands for a class that a teacher from elsewhere does not know.
+        largest = {f"{name}'s logits": outputs.logits.detach().float().amax() for name, outputs in asked.items()}
+        for name, outputs in asked.items():
+            largest |= {f"{name}'s {tap}": x.detach().float().abs().amax() for tap, x in outputs.features.items()}
+        return self._take(_values(torch.stack(list(largest.values())).amax(), largest, files, step), OUTPUTS)
+
     def settle(self) -> None:
         """Wait for what is not known yet.
 
@@ -87,7 +109,7 @@ class NonFiniteGuard:
         while self.pending:
             self._refuse(self.pending.popleft(), None)
 
-    def _take(self, found: _Values) -> bool:
+    def _take(self, found: _Values, what: str = LOSS) -> bool:
         # All processes leave a step out together: each would wait for the gradients of the others.
         bad = sum_over_ranks(torch.tensor(float(not found.finite()), device=found.values.device))
         if not bad:
@@ -95,11 +117,11 @@ class NonFiniteGuard:
         self.skipped += 1
         if self.skipped > self.skip:
             raise NonFiniteError(
-                f"the loss is not finite at {found.message()}. {self.skip} steps were left out before it, as "
+                f"{what} not finite at {found.message()}. {self.skip} steps were left out before it, as "
                 f"skip_non_finite={self.skip} allows. {ADVICE}"
             )
         warnings.warn(
-            f"the loss is not finite at {found.message()}; the step is left out ({self.skipped} of {self.skip})",
+            f"{what} not finite at {found.message()}; the step is left out ({self.skipped} of {self.skip})",
             stacklevel=2,
         )
         return False
@@ -109,7 +131,7 @@ class NonFiniteGuard:
             return
         late = "" if found.arrived is None else f" (found {'later' if now is None else f'at step {now}'})"
         raise NonFiniteError(
-            f"the loss is not finite at {found.message()}{late}. No checkpoint holds what came of it. {ADVICE}"
+            f"{LOSS} not finite at {found.message()}{late}. No checkpoint holds what came of it. {ADVICE}"
         )
 
 

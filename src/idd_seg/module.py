@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -121,24 +122,41 @@ class Distiller(L.LightningModule):
         chosen = {name: term for name, term in self.each_term().items() if weights[name] > 0}
         if not chosen:
             nothing_left(weights, self.global_step)
+        # BatchNorm's averages, which the pictures of a step that is left out must not reach.
+        averages = [x.clone() for x in self.student.buffers()] if self.guard.skip else []
         student = self.student(batch.image)
         needed = any(term.needs_teacher for term in chosen.values())
         teacher = self._ask_teacher(batch, self.teacher_cache) if needed else None
+        if not self.guard.sound({"student": student, "teacher": teacher}, batch.names, self.global_step):
+            return self._left_out(averages)
         raw = self._compare(chosen, student, teacher, batch)
         weighted = {name: weights[name] * self._balanced(name) * value for name, value in raw.items()}
         total = torch.stack(list(weighted.values())).sum()
         if world_size() > 1 and len(chosen) < len(weights):
             # DistributedDataParallel waits for the gradients of all parameters, also of those of the terms left out.
             total = total + zero_path(self.parameters())
-        if world_size() > 1 and student.auxiliary is not None:
-            # For the same reason: with ce.auxiliary=0 no term looks at it.
-            total = total + 0.0 * student.auxiliary.sum()
+        if world_size() > 1:
+            # For the same reason: there may be no term that looks at them.
+            total = total + sum(x[:0].sum() for x in (student.logits, student.auxiliary) if x is not None)
         if not self.guard.usable(total, raw, batch.names, self.global_step):
-            return None
+            return self._left_out(averages)
         # Every value that is logged is a few launches on a GPU; the first step's is for whoever waits at a terminal.
         if self._logs_now() or self.global_step == 0:
             self._log_terms(total, raw, weighted, weights, len(batch.names))
         return total
+
+    def on_after_backward(self) -> None:
+        if self.global_step == 0 and all(p.grad is None for p in self.student.classifier.parameters()):
+            warnings.warn(
+                f"none of the terms ({', '.join(self.terms)}) trains the student's classifier, and its answers stay "
+                "those of random weights; add one that looks at the logits, e.g. ce",
+                stacklevel=2,
+            )
+
+    @torch.no_grad()
+    def _left_out(self, averages: Iterable[Tensor]) -> None:
+        for buffer, before in zip(self.student.buffers(), averages, strict=True):
+            buffer.copy_(before)
 
     def _logs_now(self) -> bool:
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]

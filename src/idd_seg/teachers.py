@@ -21,6 +21,12 @@ NOT_IN_KEY = (
     *("num_workers", "eval_batch_size", "seed", "val_length", "test_length", "recipe"),
     *("cache", "cache_dir", "counts", "timeout_s"),
 )
+# Of the student's run: where and how it is computed, and what is seen of it. Nothing that changes what is learnt.
+TRAINER = (
+    *("_target_", "accelerator", "strategy", "timeout_minutes", "precision", "max_steps", "val_check_interval"),
+    *("check_val_every_n_epoch", "log_every_n_steps", "deterministic", "limit_val_batches", "benchmark"),
+)
+CALLBACKS = ("checkpoint", "last", "throughput", "progress", "exhibits", "explosion")
 
 
 def find_teacher(cfg: DictConfig, train: Callable[[DictConfig], Any]) -> str:
@@ -73,8 +79,11 @@ def teacher_config(cfg: DictConfig) -> DictConfig:
         own.student.pretrained = plan.pretrained
         # What the student's run does beside its plan is no part of the key, so it must not reach the teacher; and one
         # process trains it: others would wait at the lock for what needs them.
-        own.trainer.update({"accumulate_grad_batches": 1, "gradient_clip_val": None, "devices": 1})
-        own.balance = None
+        where = {key: value for key, value in own.trainer.items() if key in TRAINER}
+        plain = {"accumulate_grad_batches": 1, "gradient_clip_val": None, "sync_batchnorm": False}
+        own.trainer = {**where, **plain, "devices": 1, "num_nodes": 1}
+        own.callbacks = {name: node for name, node in own.callbacks.items() if name in CALLBACKS}
+        own.balance, own.skip_non_finite = None, 0
         own.name = f"teacher_{cfg.teacher.name}"
         own.teacher = {"name": "none", "model": None, "checkpoint": None}
         own.logger = {k: v for k, v in own.logger.items() if k == "csv"}

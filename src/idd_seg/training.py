@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -189,11 +190,21 @@ def _teacher_cache(
     cache: TeacherCache = build.make(cfg.teacher_cache, "teacher_cache")
     # What a picture and an output depend on; how they are loaded changes neither.
     loading = ("batch_size", "eval_batch_size", "num_workers", "cache", "cache_dir", "recipe", "counts", "timeout_s")
-    shown = {k: v for k, v in OmegaConf.to_container(cfg.data, resolve=True).items() if k not in loading}  # type: ignore[union-attr]
-    speed = OmegaConf.to_container(cfg.speed, resolve=True)
-    identity = {"teacher": teacher.source, "data": shown, "speed": speed, "precision": cfg.trainer.precision}
-    cache.bind(identity, data.dataset("train").views, [name for term in terms.values() for name in term.teacher_maps])
+    pictures = data.dataset("train")
+    identity = {
+        "teacher": {**teacher.source, **_but(cfg.teacher, ("name", "checkpoint", "training"))},
+        "data": _but(cfg.data, loading),
+        "pictures": [pictures.source.key(index) for index in range(len(pictures))],
+        "speed": OmegaConf.to_container(cfg.speed, resolve=True),
+        "precision": cfg.trainer.precision,
+    }
+    cache.bind(identity, pictures.views, [name for term in terms.values() for name in term.teacher_maps])
     return cache
+
+
+def _but(node: DictConfig, left_out: Sequence[str]) -> dict[str, Any]:
+    """Return a node as plain values, without some of its keys."""
+    return {str(k): v for k, v in OmegaConf.to_container(node, resolve=True).items() if k not in left_out}  # type: ignore[union-attr]
 
 
 def _validate_the_end(trainer: L.Trainer, module: Distiller, data: SegmentationDataModule, run_dir: Path) -> None:

@@ -33,6 +33,16 @@ TEACHER = line((0,), (2,), (6,))
 THREE = torch.tensor([[[0, 1, 2]]])
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("side", ["student", "teacher"])
+@pytest.mark.parametrize("distance", ["euclidean", "squared", "cosine"])
+def test_what_is_no_number_is_not_hidden(side: str, value: float, distance: str) -> None:
+    """A loss that is not finite ends the run; one that only looks finite would spoil it."""
+    student, teacher = STUDENT.clone(), TEACHER.clone()
+    (student if side == "student" else teacher)[0, 0, 0, 1] = value
+    assert not torch.isfinite(inter_class_distance(student, teacher, THREE, 3, distance=distance))
+
+
 @pytest.mark.parametrize(
     ("normalize", "reduction", "expected"),
     [

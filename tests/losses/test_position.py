@@ -545,8 +545,44 @@ def test_a_file_that_is_no_reader_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"reader\.safetensors"):
         load_reader(reader, str(path))
     term_for(5, 5).keep(tmp_path)
-    with pytest.raises(ValueError, match="position_reader"):
+    with pytest.raises(ValueError, match=r"position_reader.*layers\.0\.weight.*\[2, 4, 3, 3\]"):
         load_reader(reader, str(tmp_path / "position_reader.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("targets", ("vertical", "horizontal"), "targets=horizontal,vertical, here targets=vertical,horizontal"),
+        ("coordinates", "crop", "coordinates=image, here coordinates=crop"),
+        ("padding", 1, "padding=0, here padding=1"),
+    ],
+)
+def test_a_reader_of_something_else_is_refused(tmp_path: Path, option: str, value: Any, told: str) -> None:
+    """Of the same shapes: it would load, and be wrong."""
+    term_for().keep(tmp_path)
+    with pytest.raises(ValueError, match=told):
+        term_for(reader_weights=str(tmp_path / "position_reader.safetensors"), **{option: value})
+
+
+def test_an_optimizer_that_was_restored_follows_its_reader() -> None:
+    """Lightning restores the state before it casts or moves the module."""
+    kept = trained(term_for(), range(2)).state_dict()
+    term = term_for()
+    term.load_state_dict(kept)
+    term.double()
+    before = reader_state(term)
+    trained(term, range(1))
+    assert not same(before, reader_state(term))
+
+
+def test_a_run_in_bfloat16_computes_in_float32() -> None:
+    term = term_for(student_width=3).to(torch.bfloat16)
+    student = outputs(random_features(2, 3, 8, 8, dtype=torch.bfloat16).requires_grad_())
+    teacher = outputs(teacher_outputs().features["head"].bfloat16())
+    term.update(student, teacher, BATCH)
+    loss = term(student, teacher, BATCH)
+    assert loss.dtype == torch.float32
+    assert all(x.dtype == torch.float32 for x in term.reader.parameters())
 
 
 # What is refused.

@@ -74,6 +74,15 @@ def test_a_teacher_in_bfloat16_gives_nearly_equal_logits() -> None:
     assert float((found.logits.float() - expected.logits).abs().max()) < 0.03 * float(expected.logits.abs().max())
 
 
+@pytest.mark.parametrize("chosen", ["float32", "float16"])
+def test_a_teachers_precision_holds_against_autocast_and_a_cast_of_the_whole(chosen: str) -> None:
+    _, teacher = both(Speed(teacher_precision=chosen))
+    nn.ModuleList([teacher]).to(torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = teacher(torch.randn(1, 3, 64, 64))
+    assert found.logits.dtype == getattr(torch, chosen)
+
+
 def test_an_unknown_precision_is_refused() -> None:
     with pytest.raises(ConfigError, match="float32, bfloat16, float16 or null, got 'half'"):
         Speed(teacher_precision="half")

@@ -42,7 +42,7 @@ class Average(L.Callback):
         state = _state(pl_module)
         if not self.averaged:
             self.averaged = {name: tensor.clone() for name, tensor in state.items()}
-        self.averaged = {name: tensor.to(state[name].device) for name, tensor in self.averaged.items()}
+        self.averaged = {name: tensor.to(state[name]) for name, tensor in self.averaged.items()}
         self.step = trainer.global_step
 
     @torch.no_grad()

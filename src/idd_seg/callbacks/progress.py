@@ -95,10 +95,11 @@ class ProgressLines(L.Callback):
     def __init__(self, seconds: float = 10.0) -> None:
         self.seconds = seconds
         self.last = 0.0
-        self.start = 0.0
+        self.start, self.first = 0.0, 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.start = self.last = time.monotonic()
+        self.first = trainer.global_step  # of a run that goes on
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -114,5 +115,5 @@ class ProgressLines(L.Callback):
 
     def _print(self, trainer: L.Trainer, keys: tuple[str, ...]) -> None:
         done, total = trainer.global_step, trainer.max_steps
-        left = (time.monotonic() - self.start) / max(done, 1) * (total - done)
+        left = (time.monotonic() - self.start) / max(done - self.first, 1) * (total - done)
         print(f"step {done}/{total}  {_values(trainer, keys)}  {left:.0f} s left", flush=True)

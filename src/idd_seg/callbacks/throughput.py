@@ -24,13 +24,14 @@ class Throughput(L.Callback):
     def __init__(self, every: int) -> None:
         self.every = every
         self.seen, self.since, self.waited = 0, 0.0, 0.0
-        self.intervals = 0
+        self.intervals = self.step = 0
         self.warned = False
 
     def _restart(self, trainer: L.Trainer) -> None:
         self.seen, self.since, self.waited = 0, time.perf_counter(), _waited(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.step = trainer.global_step
         self._restart(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -40,7 +41,10 @@ class Throughput(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.seen += len(batch.names) * trainer.world_size
-        if trainer.global_step % self.every == 0:
+        if trainer.global_step == self.step:
+            return  # in the middle of an accumulation
+        self.step = trainer.global_step
+        if self.step % self.every == 0:
             elapsed = time.perf_counter() - self.since
             share = (_waited(trainer) - self.waited) / elapsed
             rates = {"train/images_per_s": self.seen / elapsed, "train/data_wait": share}

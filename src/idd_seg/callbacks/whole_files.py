@@ -57,8 +57,8 @@ class WholeFiles(TorchCheckpointIO):
             with contextlib.suppress(OSError):
                 draft.unlink(missing_ok=True)
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read tensors and plain values alone: a checkpoint may be a stranger's."""
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
+        """Read tensors and plain values alone, into main memory: a file may be a stranger's, or of another device."""
         content: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
         self.whole.add(Path(path))
         return content

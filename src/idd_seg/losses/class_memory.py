@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from idd_seg.casting import Widening
 from idd_seg.losses.edges import both
 from idd_seg.ranks import sum_over_ranks
 
 
-class ClassMemory(torch.nn.Module):
+class ClassMemory(Widening):
     """Exponential moving averages of the teacher's and the student's nodes across steps.
 
     Classes that seldom meet in one batch then still have edges: a class that is absent now stands in with its

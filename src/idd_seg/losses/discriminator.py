@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from idd_seg.casting import Widening
 from idd_seg.losses.grid import masked_mean
 
 # Under the root of a squared gradient, so that the root's own gradient stays finite at zero.
@@ -24,7 +25,7 @@ class _Convolution(nn.Conv2d):
         return result
 
 
-class Discriminator(nn.Module):
+class Discriminator(Widening):
     """Scores predictions, given the image: three 3 x 3 convolutions of stride 2 and a 1 x 1 one, LeakyReLU between.
 
     Fully convolutional: any grid, 1 x 1 too, has at least one score. Nothing in it depends on the other images of a

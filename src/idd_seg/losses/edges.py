@@ -28,17 +28,18 @@ def distance_matrix(means: Tensor, distance: str = "euclidean") -> Tensor:
     with no_autocast(means):
         if distance == "cosine":
             length = torch.linalg.vector_norm(wide, dim=2, keepdim=True)
-            wide = wide / torch.where(length > 0, length, torch.inf)
+            wide = wide / torch.where(length == 0, torch.inf, length)
         products = torch.bmm(wide, wide.mT)
     lengths = products.diagonal(dim1=1, dim2=2)
     both = lengths[:, :, None] + lengths[:, None, :]
     wider = torch.add(both, products, alpha=-2)
-    apart = wider.detach() > ZERO * both.detach()
+    # Not `wider > ...`: what is not a number must stay so, for the loss to be refused.
+    apart = ~(wider.detach() <= ZERO * both.detach())
     # The difference is taken; what follows needs the nodes' precision alone.
     squared = wider.to(means.dtype)
     if distance == "cosine":
         # For unit vectors half the squared difference is 1 - cos; a node of zeros is at right angles to all.
-        squared = torch.where((lengths[:, :, None] > 0) & (lengths[:, None, :] > 0), squared / 2, 1)
+        squared = torch.where((lengths[:, :, None] == 0) | (lengths[:, None, :] == 0), 1, squared / 2)
     kept = torch.where(apart, squared, 1)
     return torch.where(apart, kept.sqrt() if distance == "euclidean" else kept, 0)
 

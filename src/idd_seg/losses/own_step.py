@@ -28,9 +28,21 @@ def own_step(network: nn.Module, optimizer: torch.optim.Optimizer, loss_of: Call
             for parameter in parameters:
                 parameter.requires_grad_(False)
             network.eval()
+    _follow(optimizer)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = sum_over_ranks(gradient) / world_size()
     optimizer.step()
     for parameter in parameters:
         parameter.grad = None
     return loss.detach()
+
+
+def _follow(optimizer: torch.optim.Optimizer) -> None:
+    """Bring what the optimizer remembers to where its parameters are, and to their type.
+
+    Lightning restores a term before it moves or casts the module, and then moves the optimizers that it knows.
+    """
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if key != "step" and isinstance(value, Tensor):  # PyTorch wants the count of steps where it made it
+                state[key] = value.to(parameter.device, parameter.dtype)

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from idd_seg.losses.adapters import Adapter
 from idd_seg.losses.grid import as_float32, masked_mean, no_autocast, own_masked_mean, resize_like
 from idd_seg.losses.nodes import check_choice
 from idd_seg.losses.position_maps import TARGETS, whole_image_box
-from idd_seg.losses.reader import PositionReader, fit_step, frozen_reader, load_reader
+from idd_seg.losses.reader import PositionReader, fit_step, frozen_reader, keep_reader, load_reader
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term, require_tap, teacher_of
 from idd_seg.types import Batch, Outputs
@@ -91,11 +91,11 @@ class Position(Term):
             require_tap(student_channels, tap)
             require_tap(teacher_channels, tap)
             if student_channels[tap] != teacher_channels[tap]:
-                self.adapters[tap] = nn.Conv2d(student_channels[tap], teacher_channels[tap], 1)
+                self.adapters[tap] = Adapter(student_channels[tap], teacher_channels[tap])
         channels = sum(teacher_channels[tap] for tap in self.taps)
         self.reader, self.optimizer = frozen_reader(channels, self.targets, self.depth, self.padding, self.reader_lr)
         if self.reader_weights is not None:
-            load_reader(self.reader, self.reader_weights)
+            load_reader(self.reader, self.reader_weights, self._about_reader())
 
     def train(self, mode: bool = True) -> Position:
         """Set the mode of the adapters; the reader is in evaluation mode outside its own steps."""
@@ -154,7 +154,11 @@ class Position(Term):
 
     def keep(self, folder: Path) -> None:
         """Write the reader as `position_reader.safetensors`."""
-        save_file(self.reader.state_dict(), folder / "position_reader.safetensors")
+        keep_reader(self.reader, folder / "position_reader.safetensors", self._about_reader())
+
+    def _about_reader(self) -> dict[str, str]:
+        lists = {"taps": ",".join(self.taps), "targets": ",".join(self.targets)}
+        return {**lists, "coordinates": self.coordinates, "depth": str(self.depth), "padding": str(self.padding)}
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return the reader's optimizer, so that it is saved with the term."""

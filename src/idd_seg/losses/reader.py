@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from idd_seg.casting import Widening
 from idd_seg.losses.grid import as_float32, masked_mean
 from idd_seg.losses.own_step import own_step
 from idd_seg.losses.position_maps import position_maps
 
 
-class PositionReader(nn.Module):
+class PositionReader(Widening):
     """Convolutions, BatchNorm and a sigmoid, as PosENet (Islam, Jia and Bruce, ICLR 2020).
 
     Args:
@@ -92,13 +94,29 @@ def frozen_reader(
     return reader, torch.optim.Adam(reader.parameters(), lr=lr)
 
 
-def load_reader(reader: PositionReader, path: str) -> None:
-    """Load a reader's weights from a safetensors file.
+def keep_reader(reader: PositionReader, path: Path, about: Mapping[str, str]) -> None:
+    """Write a reader's weights as safetensors, and beside them what it has learnt to read, and from what."""
+    save_file(reader.state_dict(), path, dict(about))
+
+
+def load_reader(reader: PositionReader, path: str, about: Mapping[str, str] | None = None) -> None:
+    """Load a reader's weights from a file of `keep_reader`.
 
     Raises:
-        ValueError: if the file can't be read, or is of another reader.
+        ValueError: if the file can't be read, or is of another reader: of other shapes, or by what it says of itself.
     """
     try:
-        reader.load_state_dict(load_file(path))
+        with safe_open(path, "pt") as file:
+            noted = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
+        for option, ours in (about or {}).items():
+            if noted.get(option, ours) != ours:
+                raise ValueError(
+                    f"reader_weights '{path}' is of a reader with {option}={noted[option]}, here {option}={ours}; give "
+                    "the reader's options as they were, or leave reader_weights out"
+                )
+        reader.load_state_dict(weights)
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise ValueError(f"reader_weights '{path}' can't be loaded: {str(error).splitlines()[0]}") from error
+        # PyTorch's first line names the class of the network alone.
+        reason = [line.strip() for line in str(error).splitlines()][:2][-1]
+        raise ValueError(f"reader_weights '{path}' can't be loaded: {reason}") from error

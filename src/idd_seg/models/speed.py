@@ -76,7 +76,7 @@ class Speed:
         if self.split_pyramid:
             split_pyramids(network)
         if self.teacher_precision is not None:
-            teacher.to(PRECISIONS[self.teacher_precision])
+            teacher.compute_in(PRECISIONS[self.teacher_precision])
         if self.channels_last:
             network.to(memory_format=torch.channels_last)
         if compiled:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from idd_seg.casting import Change, moves
 from idd_seg.types import Outputs
 
 
@@ -23,6 +24,7 @@ class FrozenTeacher(nn.Module):
         super().__init__()
         self.network = network.requires_grad_(False).eval()
         self.source = dict(source or {})
+        self.precision: torch.dtype | None = None
 
     @property
     def channels(self) -> dict[str, int]:
@@ -38,7 +40,20 @@ class FrozenTeacher(nn.Module):
         destination: dict[str, Any] = kwargs.get("destination", args[0] if args else {})
         return destination if destination is not None else {}
 
+    def compute_in(self, precision: torch.dtype) -> None:
+        """Choose the precision of weights and computing: it stays, whatever a module around it is cast to."""
+        self.to(precision)
+        self.precision = precision
+
+    def _apply(self, fn: Change, recurse: bool = True) -> FrozenTeacher:
+        return super()._apply(fn if self.precision is None else moves(fn), recurse)  # type: ignore[no-untyped-call, no-any-return]
+
     @torch.no_grad()
     def forward(self, image: Tensor) -> Outputs:
         """(N, 3, H, W) -> the network's outputs, without gradient."""
-        return self.network(image)  # type: ignore[no-any-return]
+        kind = image.device.type
+        if self.precision in (None, torch.get_autocast_dtype(kind)):
+            return self.network(image)  # type: ignore[no-any-return]
+        # Autocast would compute in its own precision, whatever that of the weights.
+        with torch.autocast(kind, enabled=False):
+            return self.network(image)  # type: ignore[no-any-return]
