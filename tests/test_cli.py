@@ -24,6 +24,9 @@ def test_help_answers_at_once(tmp_path: Path) -> None:
     assert result.returncode == 0
     assert "loss.idd_weight=0.5" in result.stdout
     assert "student: " in result.stdout
+    # What can be chosen, and nothing else.
+    assert "head@student.head: aspp," in result.stdout
+    assert "setting: " not in result.stdout
 
 
 def test_cfg_job_prints_the_configuration(tmp_path: Path) -> None:
@@ -62,11 +65,28 @@ MISTAKES = [
     (["data.size=[16,16]"], "at least 32 pixels a side"),
     (["teacher.checkpoint=nowhere.ckpt"], "there is no file 'nowhere.ckpt'"),
     (["teacher.checkpoint=https://example.org/t.ckpt"], "is a URL"),
-    (["trainer.max_steps=0"], "trainer.max_steps must be a number > 0, got '0'"),
+    (["trainer.max_steps=0"], "trainer.max_steps must be a whole number > 0, e.g. 40000, got '0'"),
+    (["trainer.max_steps=1e3"], "trainer.max_steps must be a whole number > 0, e.g. 40000, got '1000.0'"),
+    (["trainer.num_nodes=x"], "trainer.num_nodes must be a whole number, got 'x'"),
+    (["data.augment=none"], "data.augment must be a group of options with a _target_ or null, got 'none'"),
+    (["data.size=256"], "data.size must be a list of 2 whole numbers, got '256'"),
+    (["data.size=[32]"], "data.size must be a list of 2 whole numbers, got [32]"),
+    (["data.mean=0.5"], "data.mean must be a list of numbers, got '0.5'"),
+    (["data.ignore_index=1"], "data.ignore_index=1 is the class 'fine grain'; take a value that is no class (255)"),
+    (["loss.kd.temperature=warm"], "loss.kd.temperature must be a number, got 'warm'"),
+    (["loss=[ce,cwd]", "loss.cwd.tap=[logits]"], "loss.cwd.tap must be a word, got ['logits']"),
+    (["loss=[ce,kd,kd]"], "loss=[...] names 'kd' twice"),
+    (["student.dropout=x"], "student.dropout must be a number, got 'x'"),
+    (["student.head.bins=[0]", "loss=ce"], "student: head.bins must be numbers of cells >= 1, got [0]"),
+    (["callbacks.throughput.every=0", "loss=ce"], "callbacks.throughput.every must be a number of steps >= 1, got 0"),
+    (["callbacks=average", "callbacks.average.decay=x"], "callbacks.average.decay must be a number, got 'x'"),
+    (["head=aspp"], "there is no option 'head': a head belongs to a network. The student's: head@student.head=psp"),
+    (["setting=shapes"], "there is no option 'setting': setting/ holds parts of other files."),
+    (["data=folder"], "the option 'data.root' has no value; give one: data.root=..."),
     (["trainer.accelerator=tpux"], "trainer: "),
     (["seed=-1"], "seed must be a whole number in 0 .. 2**32 - 1, got '-1'"),
     (["loss=[]"], "there is no term; choose some"),
-    (["seed"], "Error parsing override 'seed'"),
+    (["seed"], "'seed' has no value; options are written option=value"),
     (
         ["experiment=[camvid_psp_r18_idd,camvid_cpu]", "teacher=none", "data.root=/x"],
         "the choices don't go together: one of them sets 'optimizer@teacher.training.optimizer'",
@@ -92,6 +112,7 @@ def test_the_users_own_command_without_voc(tmp_path: Path) -> None:
     message = clean_error(result)
     assert "VOCdevkit/VOC2012" in message
     assert "data.root=PATH" in message
+    assert "python -m idd_seg.prepare data=voc" in message
 
 
 def test_full_error_shows_the_stack_trace(tmp_path: Path) -> None:

@@ -461,7 +461,7 @@ def test_a_mistake_gets_one_clear_message(
     assert not (tmp_path / "out" / "metrics.json").exists()
 
 
-HASTY = ["eval.crop=512", "eval.scales=0.75", "eval.flip=no"]
+HASTY = ["eval.crop=[512,512]", "eval.crop=512", "eval.scales=0.75", "eval.flip=no"]
 
 
 @pytest.mark.parametrize("option", HASTY)

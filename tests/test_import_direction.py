@@ -14,7 +14,7 @@ import idd_seg
 
 ROOT = Path(idd_seg.__file__).parent
 SIBLINGS = {"losses", "models", "data", "metrics"}
-GROUND = {"types", "errors", "bands", "ranks"}
+GROUND = {"types", "errors", "bands", "casting", "ranks"}
 # Reads the configuration, beside the entry points.
 READS_CONFIG = {
     "benchmarks",
@@ -22,7 +22,9 @@ READS_CONFIG = {
     "checks",
     "cli",
     "job",
+    "limits",
     "occupancy",
+    "option_types",
     "run_folder",
     "supervisor",
     "sweeps",

@@ -36,5 +36,5 @@ def main(cfg: DictConfig) -> None:
 
 if __name__ == "__main__":
     # The suite may stand by itself: `benchmark losses`.
-    sys.argv[1:2] = [f"suite={word}" if word in SUITES else word for word in sys.argv[1:2]]
+    sys.argv[1:2] = [word if "=" in word or word.startswith("-") else f"suite={word}" for word in sys.argv[1:2]]
     cli.run(main, "benchmark")

@@ -22,6 +22,7 @@ from idd_seg.models.foreign.class_map import Mapped
 from idd_seg.models.foreign.network import Opened
 from idd_seg.models.segmenter import Segmenter
 from idd_seg.models.teacher import FrozenTeacher
+from idd_seg.option_types import check_types
 
 # A network that gets all its weights from a checkpoint and only predicts.
 BARE = {"pretrained": False, "weights": None, "auxiliary": False}
@@ -32,8 +33,9 @@ def make(node: Any, where: str, **extra: Any) -> Any:
     """Instantiate a node of the configuration.
 
     Raises:
-        ConfigError: that names the node, if its constructor refuses a value.
+        ConfigError: that names the option, if it is of a wrong type, or the node, if its constructor refuses a value.
     """
+    check_types(node, where)
     try:
         return instantiate(node, _convert_="all", **extra)
     except InstantiationException as error:
@@ -189,7 +191,8 @@ def data_from(saved: Saved, root: str | None, **changes: Any) -> SegmentationDat
             raise ConfigError(f"root={root}: data={node.get('name')} is generated and has no folder; leave root out")
         node["root"] = root
     # What the training cached may lie elsewhere by now, and whole pictures are read once.
-    plain = {**node, "augment": None, "cache": "none", **changes}
+    # A part of the training split that stood in for `val` was the training's own business.
+    plain = {**node, "augment": None, "cache": "none", "held_out": None, **changes}
     data: SegmentationDataModule = make(OmegaConf.create(plain), "data")
     data.augment = None  # the training split is shown and judged whole, too
     return data

@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from idd_seg import build
 from idd_seg.data.base import SegmentationDataModule
-from idd_seg.errors import ConfigError
+from idd_seg.errors import ConfigError, MissingDataError
+from idd_seg.limits import check_numbers
 from idd_seg.losses.term import Term
+from idd_seg.option_types import check_types
 
-LARGEST = 1e6  # a learning rate or decay beyond it overflows float32 in the first steps
+# Made after the teacher, which may have to be trained first: what is wrong with them is said before that.
+GROUPS = (
+    "trainer",
+    "student",
+    "loss",
+    "optimizer",
+    "scheduler",
+    "speed",
+    "callbacks",
+    "logger",
+    "balance",
+    "teacher_cache",
+)
 
 
 def checked_data(cfg: DictConfig) -> SegmentationDataModule:
     """Build the data module and look for its files; refuse what can be known before the first step."""
+    check_numbers(cfg)
     data = build.make_data(cfg)
     if data.batch_size < 2:
         raise ConfigError("data.batch_size=1: the heads' BatchNorm over pooled maps needs at least 2 images")
-    _check_numbers(cfg)
     if "loss" not in cfg:
         raise ConfigError("there is no term; choose some, e.g. loss=[ce,kd,idd,position]")
-    data.setup("fit")
+    for group in GROUPS:
+        check_types(cfg[group], group)
+    try:
+        data.setup("fit")
+    except MissingDataError as error:
+        raise MissingDataError(
+            f"{error}; python -m idd_seg.prepare data={data.name} fetches it, or says where to get it"
+        ) from error
     return data
 
 
@@ -42,34 +60,3 @@ def needs_teacher(cfg: DictConfig) -> bool:
 def needing(terms: dict[str, Term]) -> list[str]:
     """Return the names of the terms that need a teacher."""
     return [name for name, term in terms.items() if term.needs_teacher]
-
-
-def _check_numbers(cfg: DictConfig) -> None:
-    """Refuse what Lightning or PyTorch would refuse late, or by a message that does not name the option."""
-    if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
-        raise ConfigError(f"seed must be a whole number in 0 .. 2**32 - 1, got '{cfg.seed}'")
-    for key in ("max_steps", "log_every_n_steps", "val_check_interval", "limit_val_batches", "accumulate_grad_batches"):
-        if not _is_number(cfg.trainer[key]) or not cfg.trainer[key] > 0:
-            raise ConfigError(f"trainer.{key} must be a number > 0, got '{cfg.trainer[key]}'")
-    for key in ("lr", "weight_decay", "momentum"):
-        value = cfg.optimizer.get(key)
-        if value is not None and not (_is_number(value) and 0 <= value <= LARGEST):
-            raise ConfigError(f"optimizer.{key} must be a number, 0 to {LARGEST:g}, got '{value}'")
-    power, minutes = cfg.scheduler.get("power"), cfg.trainer.get("timeout_minutes")
-    if power is not None and not (_is_number(power) and power >= 0):
-        raise ConfigError(f"scheduler.power must be a number >= 0, got '{power}'")
-    if minutes is not None and not (_is_number(minutes) and 0 < minutes <= LARGEST):
-        raise ConfigError(f"trainer.timeout_minutes must be a number, above 0 to {LARGEST:g}, got '{minutes}'")
-    if not isinstance(cfg.measure_batches, int) or cfg.measure_batches < 0:
-        raise ConfigError(f"measure_batches must be a whole number >= 0, got '{cfg.measure_batches}'")
-    for key in ("compile", "pretrained", "trainer.deterministic"):
-        value = OmegaConf.select(cfg, key)
-        if not isinstance(value, bool | None) and (key, value) != ("trainer.deterministic", "warn"):
-            raise ConfigError(f"{key} must be true or false, got '{value}'")
-    clip = cfg.trainer.get("gradient_clip_val")
-    if clip is not None and not (_is_number(clip) and clip > 0):
-        raise ConfigError(f"trainer.gradient_clip_val must be a number > 0, or null, got '{clip}'")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

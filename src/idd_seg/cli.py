@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -19,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from idd_seg.data.class_list import read_class_list
-from idd_seg.errors import JobFailed, Pruned, UserError, message_of, suggest
+from idd_seg.errors import ConfigError, JobFailed, Pruned, UserError, message_of, suggest
 
 # OpenMP's threads would spin while they wait for each other; where another program takes one of the cores, a training
 # step then takes ten times as long. Threads that sleep at once must be woken for each small operation; those of GNU's
@@ -33,6 +34,8 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
 TRACE = "HYDRA_FULL_ERROR"
+HEAD = "head@student.head"
+PARTS = ("download",)  # chosen by another choice
 WANTS_TRACE = os.environ.get(TRACE) == "1"
 
 
@@ -52,6 +55,14 @@ def _job_folder(number: int, options: str) -> str:
 
 
 OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True)
+
+
+def _choices(config_name: str) -> str:
+    """Return the groups of a command and their choices, for its help."""
+    return "\n".join(f"{group}: {', '.join(options_of(group))}" for group in chosen_groups(config_name))
+
+
+OmegaConf.register_new_resolver("choices", _choices, replace=True)
 
 
 def config_dir() -> Path:
@@ -76,6 +87,7 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
 
     def guarded(cfg: DictConfig) -> Any:
         try:
+            _refuse_missing(cfg)
             return task(cfg)
         except (UserError, OmegaConfBaseException, OSError) as error:
             if wants_trace:
@@ -92,6 +104,12 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
 
     with told(config_name):
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(guarded)()
+
+
+def _refuse_missing(cfg: DictConfig) -> None:
+    """Say that an option has no value before seconds are spent on imports."""
+    if missing := sorted(OmegaConf.missing_keys(cfg)):
+        raise ConfigError(f"the option '{missing[0]}' has no value; give one: {missing[0]}=...")
 
 
 @contextmanager
@@ -160,10 +178,16 @@ def explain(error: BaseException, config_name: str, arguments: list[str]) -> str
         key = unknown[1]
         if "@" in key:  # no option of the command line: a choice inside of a file, such as an experiment
             return f"the choices don't go together: one of them sets '{key}', which another leaves out"
+        if (inside := _inside(key, config_name)) is not None:
+            return inside
         known = known_keys(config_name, [a for a in arguments if key not in a])
         near = "" if ".".join(key.split(".")[:2]) in known else _home_of(key)
         near = near or suggest(key, known)
         return f"there is no option '{key}'{near} --help lists the options"
+    if twice := re.search(r"@(\w+)\.(\w+)\.schedule appears more than once", text):
+        return f"{twice[1]}=[...] names '{twice[2]}' twice; name it once"
+    if word := re.match(r"Error parsing override '([^'=]*)'\nmissing EQUAL", text):
+        return f"'{word[1]}' has no value; options are written option=value"
     if isinstance(error, OSError) and not isinstance(error, HydraException):
         return f"{error.strerror or error}: '{error.filename}'" if error.filename else text
     return text
@@ -192,7 +216,7 @@ def known_keys(config_name: str, overrides: list[str]) -> list[str]:
             cfg = hydra.compose(config_name, [o for o in overrides if "=" in o and "," not in o])
         except HydraException:
             cfg = hydra.compose(config_name)
-    return [*_keys(OmegaConf.to_container(cfg, resolve=False)), *groups()]
+    return [*_keys(OmegaConf.to_container(cfg, resolve=False)), *chosen_groups(config_name)]
 
 
 def _keys(node: Any, prefix: str = "") -> Iterator[str]:
@@ -205,6 +229,28 @@ def _keys(node: Any, prefix: str = "") -> Iterator[str]:
 def groups() -> list[str]:
     """Return the names of the configuration groups."""
     return sorted(p.name for p in config_dir().iterdir() if p.is_dir() and p.name != "hydra")
+
+
+def chosen_groups(config_name: str) -> list[str]:
+    """Return what a command's `group=option` may choose: the groups of its defaults, and of the files it stands on."""
+    text = (config_dir() / f"{config_name}.yaml").read_text(encoding="utf-8")
+    found: list[str] = []
+    for entry in yaml.safe_load(text).get("defaults", []):
+        if isinstance(entry, str):
+            found += chosen_groups(entry) if entry != "_self_" else []
+        else:
+            found += [str(key).rsplit(" ", 1)[-1].removeprefix("/") for key in entry]
+    found = [group for group in dict.fromkeys(found) if not group.startswith("hydra") and group not in PARTS]
+    return [*found, HEAD] if "student" in found and HEAD not in found else found
+
+
+def _inside(key: str, config_name: str) -> str | None:
+    """Say how a group that other groups take their parts from is chosen; None for another key."""
+    if key not in groups() or key in chosen_groups(config_name):
+        return None
+    if HEAD in chosen_groups(config_name) and key == "head":
+        return f"there is no option 'head': a head belongs to a network. The student's: {HEAD}=psp"
+    return f"there is no option '{key}': {key}/ holds parts of other files. --help lists what is chosen by itself"
 
 
 def options_of(group: str) -> list[str]:

@@ -53,9 +53,9 @@ def first_line(error: BaseException) -> str:
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` for the nearest known name, or an empty string."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    """Return `; did you mean 'x'?` for the nearest known name, or a full stop."""
+    near = difflib.get_close_matches(word, [name for name in known if name != word], n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else "."
 
 
 def message_of(error: BaseException) -> str:

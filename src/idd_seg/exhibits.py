@@ -151,7 +151,7 @@ def write(folder: Path, shown: Exhibition, data: SegmentationDataModule) -> None
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "format": FORMAT,
-        "split": SPLIT,
+        "split": data.judged,
         "class_names": data.class_names,
         "palette": [list(colour) for colour in data.palette],
         "samples": [_write_sample(folder, i, sample, data) for i, sample in enumerate(shown.samples)],

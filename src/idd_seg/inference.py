@@ -46,6 +46,8 @@ class Inference:
             raise ConfigError(f"eval.flip must be true or false, got '{flip}'")
         if not _is_list(scales) or not scales or not all(isinstance(s, int | float) and 0 < s < 100 for s in scales):
             raise ConfigError(f"eval.scales must be a list of factors above 0, e.g. [0.75,1.0,1.25], got {scales}")
+        if mode == "whole" and (crop is not None or stride is not None):
+            raise ConfigError("eval.crop and eval.stride are of windows; add eval.mode=slide, or leave them out")
         window = None if crop is None else _pair("eval.crop", crop)
         self.crop = window if mode == "slide" else None
         self.stride = None

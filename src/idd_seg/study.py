@@ -23,6 +23,8 @@ def main(cfg: DictConfig) -> None:
     from idd_seg.studies.plan import read_plan
     from idd_seg.sweeps.devices import visible_devices
 
+    if cfg.only is not None and not OmegaConf.is_list(cfg.only):
+        raise ConfigError(f'only must be a list of methods, e.g. only=["twin","kd"], got "{cfg.only}"')
     plan = read_plan(OmegaConf.to_container(cfg.study, resolve=True), cfg.only)  # type: ignore[arg-type]
     for key, least in (("jobs", 1), ("probe_steps", 0)):
         if not isinstance(cfg[key], int) or isinstance(cfg[key], bool) or cfg[key] < least:

@@ -9,12 +9,14 @@ from omegaconf import DictConfig
 
 from idd_seg import cli
 from idd_seg.errors import ConfigError
+from idd_seg.limits import check_numbers
 from idd_seg.place import Place, place_of
 
 
 def main(cfg: DictConfig) -> float:
     """Train as `cfg` says; return the best mIoU on held-out images, which sweepers maximise."""
-    from idd_seg.job import run  # PyTorch is imported here, so that --help need not wait for it
+    check_numbers(cfg)
+    from idd_seg.job import run  # PyTorch is imported here, so that --help, and what is wrong by itself, need not wait
 
     return run(cfg)
 

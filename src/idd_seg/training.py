@@ -231,7 +231,7 @@ def _finish(cfg: DictConfig, module: Distiller, data: SegmentationDataModule, se
     last_step = max(module.validated)
     best, last = module.validated[best_step], module.validated[last_step]
     content: dict[str, Any] = {
-        "split": "val",
+        "split": data.judged,
         "last": {"step": last_step, **last.as_dict(data.class_names)},
         "best": {"step": best_step, **best.as_dict(data.class_names)},
         "parameters": count_parameters(module.student),
@@ -244,6 +244,6 @@ def _finish(cfg: DictConfig, module: Distiller, data: SegmentationDataModule, se
         write_json(run_dir / "metrics.json", content)
         for term in module.each_term().values():
             term.keep(run_dir)
-        class_table(f"{cfg.name}, val split, step {last_step}", data.class_names, {"network": last})
+        class_table(f"{cfg.name}, {data.judged}, step {last_step}", data.class_names, {"network": last})
         print(f"run folder: {run_dir}")
     return best.miou

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import pytest
+from omegaconf import OmegaConf
+
+from idd_seg import build
+from idd_seg.checkpoint import Saved
 from idd_seg.data.source import Part
 from idd_seg.errors import ConfigError
+from tests.data.layouts import compose
 from tests.data.sources import Coordinates, OneSource, settings
 
 
@@ -24,6 +30,20 @@ def test_the_last_part_is_held_out_and_not_trained_on() -> None:
 
 def test_without_it_splits_stay() -> None:
     assert len(module().dataset("train")) == 11
+
+
+def test_what_a_training_was_judged_on_is_said() -> None:
+    assert module().judged == "val"
+    assert module(held_out=5).judged == "train, last of 5 parts"
+
+
+def test_a_checkpoints_val_is_val() -> None:
+    """Whoever evaluates a run whose options were searched on a held-out part asks for the split by its name."""
+    cfg = compose("data.held_out=5", "data.train_length=10", "data.val_length=4", "loss=ce")
+    card = {"config": {"data": OmegaConf.to_container(cfg.data, resolve=True)}}
+    data = build.data_from(Saved(Path("a.ckpt"), {}, card, "0"), None)
+    assert [data.dataset("val").source.name(i) for i in range(4)] == [f"shapes:0/val/{i}" for i in range(4)]
+    assert len(data.dataset("train")) == 10
 
 
 def test_a_part_gives_its_source_s_items() -> None:

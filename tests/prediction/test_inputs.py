@@ -42,6 +42,17 @@ def test_a_file_is_taken_as_it_is(photos: Path) -> None:
     assert names("photos/notes.txt") == {"photos/notes.txt": "notes"}  # refused when it is read
 
 
+def test_results_of_an_earlier_call_are_no_input(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("photos/index/a.png", "photos/overlay/sub/b.png"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        (photos / name).touch()
+    # The output folder may hold pictures too, and they are predicted.
+    assert {str(job.name) for job in find_jobs("photos", Path("photos"))} == {"a", "sub/deep/c", "sub/ü b"}
+    assert "2 files are left out: they are results in 'photos'" in capsys.readouterr().out
+    assert len(find_jobs("photos", OUT)) == 5
+    assert "left out" not in capsys.readouterr().out
+
+
 def test_a_pattern_keeps_the_tree_below_its_fixed_part(photos: Path) -> None:
     assert names("photos/**/*.[Pt]*") == {"photos/sub/deep/c.tiff": "sub/deep/c", "photos/sub/ü b.PNG": "sub/ü b"}
     assert names("photos/*") == {"photos/a.jpg": "a", "photos/clip.mp4": "clip"}
@@ -68,7 +79,7 @@ def test_results_are_no_input(photos: Path) -> None:
         (photos / name).parent.mkdir(parents=True, exist_ok=True)
         (photos / name).touch()
     assert not [source for source in names(".") if "out" in Path(source).parts]
-    with pytest.raises(DataError, match="lies in the output folder"):
+    with pytest.raises(DataError, match="are results in the output folder"):
         names("out")
 
 

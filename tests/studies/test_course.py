@@ -179,6 +179,30 @@ def test_a_plan_says_what_a_method_is_held_against(tmp_path: Path) -> None:
     assert course.table.splitlines()[-1].split(" | ")[-1] == "kd: +1.00 (+1.00 to +1.00) |"
 
 
+@pytest.mark.parametrize(("rivals", "shown"), [([], ["twin", "all", "kd+cwd"]), (["kd"], ["twin", "kd", "kd+cwd"])])
+def test_the_picture_shows_the_best_of_the_rivals(tmp_path: Path, rivals: list[str], shown: list[str]) -> None:
+    (tmp_path / "kept").mkdir()
+    plan = read_plan({**NODE, "ours": "kd+cwd", "rivals": rivals})
+    course = Course(plan, tmp_path / "runs", tmp_path / "kept", Instant())  # type: ignore[arg-type]
+    course.search()
+    course.train()
+    assert course.shown == shown
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("rivals", ["idd"], "study.rivals=.*name some of the methods twin, kd, kd.cwd, all"),
+        ("rivals", "kd", "study.rivals=kd: name some"),
+        ("seeds", 3, r"study.seeds must be a list, e.g. \[3\], got '3'"),
+        ("seeds", [], "need at least one number"),
+    ],
+)
+def test_odd_plans_are_refused(key: str, value: object, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        read_plan({**NODE, key: value})
+
+
 @pytest.mark.parametrize("only", [None, ["twin", "kd"]])
 def test_ours_must_be_a_method(only: list[str] | None) -> None:
     with pytest.raises(ConfigError, match=r"study\.ours=idd is none of the methods"):

@@ -8,6 +8,8 @@ from typing import Any
 
 import lightning as L
 
+from idd_seg.errors import ConfigError
+
 LIMIT = 0.05  # share of the time
 
 
@@ -19,9 +21,14 @@ class Throughput(L.Callback):
 
     Args:
         every: steps between two values; the trainer's `log_every_n_steps`.
+
+    Raises:
+        ConfigError: for fewer than one.
     """
 
     def __init__(self, every: int) -> None:
+        if every < 1:
+            raise ConfigError(f"callbacks.throughput.every must be a number of steps >= 1, got {every}")
         self.every = every
         self.seen, self.since, self.waited = 0, 0.0, 0.0
         self.intervals = self.step = 0

@@ -107,6 +107,11 @@ class SegmentationDataModule(L.LightningDataModule):
         self.class_names, self.palette = list(class_names), [tuple(colour) for colour in palette]
         if not len(mean) == len(std) == 3 or min(std) <= 0:
             raise ConfigError(f"data.mean and data.std are three numbers each, std above 0; got {mean} and {std}")
+        if 0 <= ignore_index < num_classes:
+            raise ConfigError(
+                f"data.ignore_index={ignore_index} is the class '{class_names[ignore_index]}'; take a value that is no "
+                "class (255). To leave classes out, name their values in data.ignored"
+            )
         self.mean, self.std = torch.tensor(list(mean)), torch.tensor(list(std))
         if masks not in MASKS:
             raise ConfigError(f"data.masks must be one of {', '.join(MASKS)}, got '{masks}'")
@@ -134,6 +139,11 @@ class SegmentationDataModule(L.LightningDataModule):
         self.num_workers, self.seed = num_workers, seed
         self.datasets: dict[str, SegmentationDataset] = {}
         self.feed: Feed | None = None  # of the training in progress
+
+    @property
+    def judged(self) -> str:
+        """What a training is judged on, in words: the split `val`, or the part of `train` that stands in for it."""
+        return "val" if self.held_out is None else f"train, last of {self.held_out} parts"
 
     def make_source(self, split: str) -> Source:
         """Return the items of one of `splits`."""

@@ -55,7 +55,9 @@ class Plan:
             raise ConfigError(f"formats must be a list of {', '.join(FORMATS)}, got '{self.formats}'")
         for name in self.formats:
             if name not in FORMATS:
-                raise ConfigError(f"formats: there is no '{name}'{suggest(str(name), FORMATS)}; {', '.join(FORMATS)}")
+                raise ConfigError(
+                    f"formats: there is no '{name}'{suggest(str(name), FORMATS)} They are {', '.join(FORMATS)}"
+                )
         for option in ("winograd", "fp16", "int8"):
             if not isinstance(getattr(self, option), bool):
                 raise ConfigError(f"{option} must be true or false, got '{getattr(self, option)}'")

@@ -14,7 +14,7 @@ from torch import nn
 from idd_seg.checkpoint import STUDENT, Saved, read_checkpoint
 from idd_seg.errors import CheckpointError
 from idd_seg.models.fold import fold_batch_norms
-from idd_seg.models.weights import check_weight_path, file_hash, read_weights
+from idd_seg.models.weights import check_weight_path, file_hash, read_weights, refuse_run_folder
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FOLDER_FORMAT = 1
@@ -65,6 +65,7 @@ def _read_folder(folder: Path) -> SavedFolder:
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
+        refuse_run_folder(folder)
         raise CheckpointError(f"'{folder}' is no exported folder: it has no {CONFIG}")
     if path.stat().st_size > MOST_BYTES:
         raise CheckpointError(f"'{path}' has {path.stat().st_size} bytes; a configuration has fewer than {MOST_BYTES}")

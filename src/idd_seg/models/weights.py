@@ -53,11 +53,21 @@ def check_weight_path(path: Path | str) -> Path:
     """
     refuse_url(path)
     found = Path(str(path)).expanduser()
+    if found.is_dir():
+        refuse_run_folder(found)
+        raise CheckpointError(f"'{path}' is a folder; give a file in it")
     if not found.is_file():
         raise CheckpointError(f"there is no file '{path}'")
     if found.stat().st_size == 0:
         raise CheckpointError(f"'{path}' is empty (0 bytes); was writing it interrupted?")
     return found
+
+
+def refuse_run_folder(folder: Path) -> None:
+    """Raise a CheckpointError for a run folder, that names the checkpoints in it."""
+    if there := sorted(folder.glob("checkpoints/*.ckpt")):
+        names = " or ".join(f"'{path}'" for path in there if path.stem in ("best", "last"))
+        raise CheckpointError(f"'{folder}' is a run folder; give a checkpoint of it: {names or there[0]}")
 
 
 def refuse_url(path: Path | str) -> None:

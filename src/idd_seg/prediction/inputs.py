@@ -15,6 +15,7 @@ from idd_seg.errors import ConfigError, DataError, printable
 from idd_seg.prediction.reading import SUFFIXES
 from idd_seg.prediction.video import VIDEO_SUFFIXES
 
+KINDS = ("index", "palette", "overlay")  # of results, each in a folder of that name
 MOST_LINES = 10**7  # of a list on the standard input
 
 
@@ -35,7 +36,7 @@ def find_jobs(text: str, output: Path, keep_ending: bool = False, lines: TextIO 
 
     Args:
         text: a file; a folder, all pictures below it; a pattern, `**` means any folders; `-`, a list on `lines`.
-        output: what lies below this folder is no input.
+        output: the folders of `KINDS` in it hold results, which are no input.
         keep_ending: `a.jpg` gives `a.jpg.png` instead of `a.png`.
         lines: the standard input by default.
 
@@ -46,9 +47,12 @@ def find_jobs(text: str, output: Path, keep_ending: bool = False, lines: TextIO 
     if "://" in text:
         raise ConfigError(f"input={text} is a URL; download it, and give the file's path")
     sources, top = _listed(lines or sys.stdin) if text == "-" else _found(text)
-    kept = [path for path in sources if output.absolute() not in path.absolute().parents]
+    made = {output.absolute() / kind for kind in KINDS}
+    kept = [path for path in sources if not made & set(path.absolute().parents)]
     if not kept:
-        raise DataError(f"input={printable(text)}: all that it means lies in the output folder '{output}'")
+        raise DataError(f"input={printable(text)}: all that it means are results in the output folder '{output}'")
+    if left := len(sources) - len(kept):
+        print(f"{left} files are left out: they are results in '{output}'")
     jobs = [Job(path, _name(path, top, keep_ending)) for path in kept]
     _refuse_twins(jobs)
     return jobs

@@ -14,9 +14,8 @@ from PIL import Image
 from idd_seg.data.source import UInt8
 from idd_seg.errors import ConfigError, UserError
 from idd_seg.library import ClassIds, Model
-from idd_seg.prediction.inputs import Job
+from idd_seg.prediction.inputs import KINDS, Job
 
-KINDS = ("index", "palette", "overlay")
 ROWS = 256  # that are coloured at a time
 
 

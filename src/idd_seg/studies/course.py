@@ -117,9 +117,10 @@ class Course:
 
     @property
     def shown(self) -> list[str]:
-        """The methods worth a picture: the twin, the best of the others, and ours."""
+        """The methods worth a picture: the twin, the best of the rivals, and ours."""
         plan, means = self.plan, {n: sum(r.miou for r in runs.values()) / len(runs) for n, runs in self.there.items()}
         others = [name for name in means if name not in (plan.twin, plan.ours)]
+        others = [name for name in others if name in plan.rivals] or others
         best = [max(others, key=lambda name: means[name])] if others else []
         return [plan.twin, *best, *([plan.ours] if plan.ours in means else [])]
 

@@ -52,6 +52,7 @@ def draw(results: Results, twin: str, teacher: float | None, path: Path) -> None
                 color="#d65f5f",
             )
     axes.set_yticks(range(len(order)), [literal(name) for name in order])
-    axes.set_xlabel("mIoU on held-out images, %: seeds, mean, and its 95 % interval")
+    several = any(len(runs) > 1 for runs in results.values())
+    axes.set_xlabel("mIoU on val, %" + (": seeds, mean, and its 95 % interval" if several else ""))
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)

@@ -8,6 +8,7 @@ from typing import Any
 
 from idd_seg.errors import ConfigError
 
+LISTS = ("common", "search", "factors", "seeds", "search_seeds")
 FOUND = "@"  # `kd: "@kd"`: the weight that was found for the method of that name
 
 
@@ -56,6 +57,7 @@ class Plan:
         seeds, search_seeds: of the runs that count, and of those that find the weights.
         twin: name of the method that all are compared with.
         ours: name of the method whose lead over each other is shown; None shows none.
+        rivals: names of the methods of others, of which the best is shown in pictures; none stands for all but ours.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Plan:
     methods: Mapping[str, Method]
     ours: str | None = None
     extend: int = 0
+    rivals: Sequence[str] = ()
 
 
 def read_plan(node: Mapping[str, Any], only: Sequence[str] | None = None) -> Plan:
@@ -93,18 +96,42 @@ def read_plan(node: Mapping[str, Any], only: Sequence[str] | None = None) -> Pla
         methods[name] = method
     if node["twin"] not in methods:
         raise ConfigError(f"study.twin={node['twin']} is none of the methods {', '.join(methods)}")
+    extend, ours = node.get("extend", 0), _ours(node)
+    if not isinstance(extend, int) or isinstance(extend, bool) or extend < 0:
+        raise ConfigError(f"study.extend must be a whole number >= 0, got '{extend}'")
+    return Plan(
+        str(node["name"]),
+        twin=str(node["twin"]),
+        methods=methods,
+        # Left out of the table where `only` leaves it out.
+        ours=ours if ours in methods else None,
+        extend=extend,
+        rivals=_rivals(node),
+        **_lists(node),
+    )
+
+
+def _lists(node: Mapping[str, Any]) -> dict[str, list[Any]]:
+    for key in LISTS:
+        if not isinstance(node[key], list | tuple):
+            raise ConfigError(f"study.{key} must be a list, e.g. [{node[key]}], got '{node[key]}'")
     if not node["seeds"] or not node["factors"] or not node["search_seeds"]:
         raise ConfigError("study.seeds, study.factors and study.search_seeds need at least one number each")
-    lists = {key: list(node[key]) for key in ("common", "search", "factors", "seeds", "search_seeds")}
-    # Left out of the table where `only` leaves it out.
+    return {key: list(node[key]) for key in LISTS}
+
+
+def _ours(node: Mapping[str, Any]) -> str | None:
     ours = node.get("ours")
     if ours is not None and ours not in node["methods"]:
         raise ConfigError(f"study.ours={ours} is none of the methods {', '.join(node['methods'])}")
-    extend = node.get("extend", 0)
-    if not isinstance(extend, int) or isinstance(extend, bool) or extend < 0:
-        raise ConfigError(f"study.extend must be a whole number >= 0, got '{extend}'")
-    ours = ours if ours in methods else None
-    return Plan(str(node["name"]), twin=str(node["twin"]), methods=methods, ours=ours, extend=extend, **lists)
+    return ours
+
+
+def _rivals(node: Mapping[str, Any]) -> tuple[str, ...]:
+    rivals = node.get("rivals") or []
+    if not isinstance(rivals, list | tuple) or not set(rivals) <= set(node["methods"]):
+        raise ConfigError(f"study.rivals={rivals}: name some of the methods {', '.join(node['methods'])}")
+    return tuple(rivals)
 
 
 def _method(name: str, given: Mapping[str, Any]) -> Method:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from idd_seg.errors import ConfigError
 from idd_seg.models.layers import GridMeans, conv_bn_relu, resize_to
 
 
@@ -18,6 +19,9 @@ class PSPHead(nn.Module):
         strides: their strides (not used here; heads are built alike).
         width: width of the head's map; a quarter of the last level by default.
         bins: grids of the pyramid.
+
+    Raises:
+        ConfigError: for no grid, or one of less than a cell.
 
     Attributes:
         channels: width of the head's map.
@@ -32,6 +36,8 @@ class PSPHead(nn.Module):
         bins: Sequence[int] = (1, 2, 3, 6),
     ) -> None:
         super().__init__()
+        if not bins or min(bins) < 1:
+            raise ConfigError(f"head.bins must be numbers of cells >= 1, got {list(bins)}")
         last = channels[-1]
         self.channels = width or last // 4
         self.bins = tuple(bins)

@@ -1,0 +1,50 @@
+"""Numbers of a training that the configuration alone tells to be wrong: said before anything heavy is imported."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from idd_seg.errors import ConfigError
+
+LARGEST = 1e6  # a learning rate or decay beyond it overflows float32 in the first steps
+
+
+def check_numbers(cfg: DictConfig) -> None:
+    """Refuse what Lightning or PyTorch would refuse late, or by a message that does not name the option.
+
+    Raises:
+        ConfigError: that names option and value.
+    """
+    if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
+        raise ConfigError(f"seed must be a whole number in 0 .. 2**32 - 1, got '{cfg.seed}'")
+    for key in ("max_steps", "log_every_n_steps", "accumulate_grad_batches"):
+        if not isinstance(cfg.trainer[key], int) or isinstance(cfg.trainer[key], bool) or cfg.trainer[key] < 1:
+            raise ConfigError(f"trainer.{key} must be a whole number > 0, e.g. 40000, got '{cfg.trainer[key]}'")
+    for key in ("val_check_interval", "limit_val_batches"):
+        if not _is_number(cfg.trainer[key]) or not cfg.trainer[key] > 0:
+            raise ConfigError(f"trainer.{key} must be a number > 0, got '{cfg.trainer[key]}'")
+    for key in ("lr", "weight_decay", "momentum"):
+        value = cfg.optimizer.get(key)
+        if value is not None and not (_is_number(value) and 0 <= value <= LARGEST):
+            raise ConfigError(f"optimizer.{key} must be a number, 0 to {LARGEST:g}, got '{value}'")
+    power, minutes = cfg.scheduler.get("power"), cfg.trainer.get("timeout_minutes")
+    if power is not None and not (_is_number(power) and power >= 0):
+        raise ConfigError(f"scheduler.power must be a number >= 0, got '{power}'")
+    if minutes is not None and not (_is_number(minutes) and 0 < minutes <= LARGEST):
+        raise ConfigError(f"trainer.timeout_minutes must be a number, above 0 to {LARGEST:g}, got '{minutes}'")
+    if not isinstance(cfg.measure_batches, int) or cfg.measure_batches < 0:
+        raise ConfigError(f"measure_batches must be a whole number >= 0, got '{cfg.measure_batches}'")
+    for key in ("compile", "pretrained", "trainer.deterministic"):
+        value = OmegaConf.select(cfg, key)
+        if not isinstance(value, bool | None) and (key, value) != ("trainer.deterministic", "warn"):
+            raise ConfigError(f"{key} must be true or false, got '{value}'")
+    clip = cfg.trainer.get("gradient_clip_val")
+    if clip is not None and not (_is_number(clip) and clip > 0):
+        raise ConfigError(f"trainer.gradient_clip_val must be a number > 0, or null, got '{clip}'")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
