@@ -13,15 +13,7 @@ from idd_seg.option_types import check_types
 
 # Made after the teacher, which may have to be trained first: what is wrong with them is said before that.
 GROUPS = (
-    "trainer",
-    "student",
-    "loss",
-    "optimizer",
-    "scheduler",
-    "speed",
-    "callbacks",
-    "logger",
-    "balance",
+    *("trainer", "student", "optimizer", "scheduler", "speed", "callbacks", "logger", "balance"),
     "teacher_cache",
 )
 
