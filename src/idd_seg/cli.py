@@ -175,15 +175,7 @@ def explain(error: BaseException, config_name: str, arguments: list[str]) -> str
     if unknown is None and isinstance(error, ConfigKeyError | ConfigAttributeError):
         unknown = re.search(r"full_key: (\S+)", text)
     if unknown:
-        key = unknown[1]
-        if "@" in key:  # no option of the command line: a choice inside of a file, such as an experiment
-            return f"the choices don't go together: one of them sets '{key}', which another leaves out"
-        if (inside := _inside(key, config_name)) is not None:
-            return inside
-        known = known_keys(config_name, [a for a in arguments if key not in a])
-        near = "" if ".".join(key.split(".")[:2]) in known else _home_of(key)
-        near = near or suggest(key, known)
-        return f"there is no option '{key}'{near} --help lists the options"
+        return _unknown(unknown[1], config_name, arguments)
     if twice := re.search(r"@(\w+)\.(\w+)\.schedule appears more than once", text):
         return f"{twice[1]}=[...] names '{twice[2]}' twice; name it once"
     if word := re.match(r"Error parsing override '([^'=]*)'\nmissing EQUAL", text):
@@ -191,6 +183,16 @@ def explain(error: BaseException, config_name: str, arguments: list[str]) -> str
     if isinstance(error, OSError) and not isinstance(error, HydraException):
         return f"{error.strerror or error}: '{error.filename}'" if error.filename else text
     return text
+
+
+def _unknown(key: str, config_name: str, arguments: list[str]) -> str:
+    if "@" in key:  # no option of the command line: a choice inside of a file, such as an experiment
+        return f"the choices don't go together: one of them sets '{key}', which another leaves out"
+    if (inside := _inside(key, config_name)) is not None:
+        return inside
+    known = known_keys(config_name, [a for a in arguments if key not in a])
+    near = "" if ".".join(key.split(".")[:2]) in known else _home_of(key)
+    return f"there is no option '{key}'{near or suggest(key, known)} --help lists the options"
 
 
 def _home_of(key: str) -> str:

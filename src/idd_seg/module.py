@@ -132,18 +132,26 @@ class Distiller(L.LightningModule):
         raw = self._compare(chosen, student, teacher, batch)
         weighted = {name: weights[name] * self._balanced(name) * value for name, value in raw.items()}
         total = torch.stack(list(weighted.values())).sum()
-        if world_size() > 1 and len(chosen) < len(weights):
-            # DistributedDataParallel waits for the gradients of all parameters, also of those of the terms left out.
-            total = total + zero_path(self.parameters())
         if world_size() > 1:
-            # For the same reason: there may be no term that looks at them.
-            total = total + sum(x[:0].sum() for x in (student.logits, student.auxiliary) if x is not None)
+            total = total + self._all_paths(student, complete=len(chosen) == len(weights))
         if not self.guard.usable(total, raw, batch.names, self.global_step):
             return self._left_out(averages)
         # Every value that is logged is a few launches on a GPU; the first step's is for whoever waits at a terminal.
         if self._logs_now() or self.global_step == 0:
             self._log_terms(total, raw, weighted, weights, len(batch.names))
         return total
+
+    def _all_paths(self, student: Outputs, *, complete: bool) -> Tensor:
+        """Return exactly 0, connected with all that is trained: DistributedDataParallel waits for every gradient.
+
+        Args:
+            complete: all terms are computed, so that what they train by the student's gradient is connected already.
+        """
+        # There may be no term that looks at the logits, or at those of the auxiliary head.
+        nothing = student.logits[:0].sum()
+        if student.auxiliary is not None:
+            nothing = nothing + student.auxiliary[:0].sum()
+        return nothing if complete else nothing + zero_path(self.parameters())
 
     def on_after_backward(self) -> None:
         if self.global_step == 0 and all(p.grad is None for p in self.student.classifier.parameters()):
