@@ -195,6 +195,14 @@ def test_a_mistake_that_one_process_meets_is_one_message(mistake: subprocess.Com
     assert MESSAGE in clean_error(mistake)
 
 
+def test_processes_may_train_by_features_alone(ours: Family, pair: dict[str, Any]) -> None:
+    """No term looks at the logits, and DistributedDataParallel waits for every gradient."""
+    teacher = next((ours.folder / "cache" / "teachers").glob("*/checkpoints/last.ckpt"))
+    options = (*TINY, *DDP, "loss=[at]", f"teacher.checkpoint={teacher}", "data.batch_size=2", "hydra.run.dir=features")
+    result = ours.run(train, *options)
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.slow
 def test_a_pruned_run_is_pruned_in_all_processes(ours: Family) -> None:
     with pytest.raises(Pruned, match=MESSAGE):
