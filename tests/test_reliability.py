@@ -77,7 +77,7 @@ ODD = {
     "compile=nan": "compile must be true or false",
     "measure_batches=-1": "measure_batches must be a whole number",
     "scheduler.power={}": "scheduler.power must be a number",
-    "data.num_workers=nan": "data.num_workers one >= 0",
+    "data.num_workers=nan": "data.num_workers must be a whole number, got",
     "data.val_length=x": "data.val_length must be a whole number",
     "data.scene_seed=nan": "data.scene_seed must be a whole number",
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from idd_seg import cli
+from idd_seg.limits import check_whole
 
 
 def main(cfg: DictConfig) -> None:
@@ -22,8 +23,8 @@ def main(cfg: DictConfig) -> None:
         raise ConfigError('runs must name run folders: "runs={twin: FOLDER, student: FOLDER}"')
     if cfg.checkpoint not in ("last", "best"):
         raise ConfigError(f"checkpoint must be last or best, got '{cfg.checkpoint}'")
-    if cfg.samples < 1 or cfg.probe_steps < 1:
-        raise ConfigError(f"samples and probe_steps must be at least 1, got {cfg.samples} and {cfg.probe_steps}")
+    for key in ("samples", "probe_steps"):
+        check_whole(cfg, key, 1)
     saved = {
         str(name): read_checkpoint(Path(str(folder)) / "checkpoints" / f"{cfg.checkpoint}.ckpt")
         for name, folder in cfg.runs.items()

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from idd_seg import cli
+from idd_seg.limits import words_of
 
 
 def main(cfg: DictConfig) -> None:
@@ -22,8 +23,13 @@ def main(cfg: DictConfig) -> None:
     from idd_seg.library import load
     from idd_seg.run_folder import describe_run
 
-    formats = cfg.formats if isinstance(cfg.formats, str) else list(cfg.formats)
-    plan = Plan(formats, cfg.winograd, cfg.fp16, cfg.int8, cfg.tolerance)
+    plan = Plan(
+        cfg.formats if isinstance(cfg.formats, str) else words_of(cfg, "formats"),
+        cfg.winograd,
+        cfg.fp16,
+        cfg.int8,
+        cfg.tolerance,
+    )
     target = check_target(Path(cfg.output).expanduser())
     if cfg.threads is not None:
         if not isinstance(cfg.threads, int) or cfg.threads < 1:

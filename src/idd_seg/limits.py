@@ -12,6 +12,30 @@ from idd_seg.errors import ConfigError
 LARGEST = 1e6  # a learning rate or decay beyond it overflows float32 in the first steps
 
 
+def check_whole(cfg: DictConfig, key: str, least: int) -> None:
+    """Refuse an option that is no whole number, or too small a one.
+
+    Raises:
+        ConfigError: that names option and value.
+    """
+    value = cfg[key]
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigError(f"{key} must be a whole number >= {least}, got '{value}'")
+
+
+def words_of(cfg: DictConfig, key: str) -> list[str]:
+    """Return an option that is a list of words, or one word alone.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    value = cfg[key]
+    words = [value] if isinstance(value, str) else list(value) if OmegaConf.is_list(value) else []
+    if not words or not all(isinstance(word, str) for word in words):
+        raise ConfigError(f"{key} must be a list of words, got '{value}'")
+    return words
+
+
 def check_numbers(cfg: DictConfig) -> None:
     """Refuse what Lightning or PyTorch would refuse late, or by a message that does not name the option.
 

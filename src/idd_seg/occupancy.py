@@ -72,8 +72,8 @@ def _note(folder: Path, state: str, text: str | None = None) -> None:
         warnings.warn(f"'{folder / 'run.json'}' can't be brought up to date ({error})", stacklevel=2)
 
 
-def is_taken(folder: Path) -> bool:
-    """Tell whether a run is writing to a folder at this moment.
+def is_taken(folder: Path) -> bool | None:
+    """Tell whether a run is writing to a folder at this moment; None where that can't be known.
 
     A run that was killed leaves `running` in its `run.json`, and its folder free.
     """
@@ -85,7 +85,7 @@ def is_taken(folder: Path) -> bool:
     except Timeout:
         return True
     except OSError:  # a folder of somebody else
-        return False
+        return None
     lock.release()
     return False
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from idd_seg import cli
+from idd_seg.limits import words_of
 
 
 def main(cfg: DictConfig) -> None:
@@ -29,11 +30,11 @@ def main(cfg: DictConfig) -> None:
     for key in ("save_frames", "keep_ending"):
         if not isinstance(cfg[key], bool):
             raise ConfigError(f"{key} must be true or false, got '{cfg[key]}'")
+    save = cfg.save if isinstance(cfg.save, str) else words_of(cfg, "save")
     jobs = find_jobs(str(cfg.input), output, cfg.keep_ending)
     model = load(cfg.checkpoint, cfg.device)
     model.whole_limit = pace.whole_limit
     inference = build.make_inference(cfg.eval, model.saved)
-    save = cfg.save if isinstance(cfg.save, str) else list(cfg.save)
     results = Results(output, model, save, cfg.opacity, cfg.save_frames)
     results.check(jobs)
     describe_run(cfg, run_dir)

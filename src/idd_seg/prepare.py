@@ -7,6 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from idd_seg import cli
+from idd_seg.limits import check_whole, words_of
 
 
 def main(cfg: DictConfig) -> None:
@@ -16,6 +17,9 @@ def main(cfg: DictConfig) -> None:
     from idd_seg.preparation import check
     from idd_seg.run_folder import describe_run
 
+    splits = words_of(cfg, "splits")
+    check_whole(cfg, "workers", 0)
+    check_whole(cfg, "samples", 1)
     data = build.make_data(cfg)
     run_dir = Path(cfg.run_dir)
     describe_run(cfg, run_dir)
@@ -23,7 +27,6 @@ def main(cfg: DictConfig) -> None:
         obtain(
             build.make(cfg.download, "download"), Path(cfg.data.root).expanduser(), Path(cfg.archives_dir).expanduser()
         )
-    splits = [cfg.splits] if isinstance(cfg.splits, str) else list(cfg.splits)
     check(data, splits, cfg.workers, cfg.samples, cfg.seed, run_dir)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from idd_seg import cli
+from idd_seg.limits import check_whole
 
 
 def main(cfg: DictConfig) -> None:
@@ -26,9 +27,8 @@ def main(cfg: DictConfig) -> None:
     if cfg.only is not None and not OmegaConf.is_list(cfg.only):
         raise ConfigError(f'only must be a list of methods, e.g. only=["twin","kd"], got "{cfg.only}"')
     plan = read_plan(OmegaConf.to_container(cfg.study, resolve=True), cfg.only)  # type: ignore[arg-type]
-    for key, least in (("jobs", 1), ("probe_steps", 0)):
-        if not isinstance(cfg[key], int) or isinstance(cfg[key], bool) or cfg[key] < least:
-            raise ConfigError(f"{key} must be a whole number >= {least}, got '{cfg[key]}'")
+    check_whole(cfg, "jobs", 1)
+    check_whole(cfg, "probe_steps", 0)
     folder, kept = Path(cfg.folder), Path(cfg.results)
     kept.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, _stop)

@@ -323,6 +323,18 @@ def test_a_flipped_byte_of_a_zip_is_noticed(tmp_path: Path) -> None:
         run(archive, tmp_path / "data")
 
 
+def test_a_flipped_byte_of_a_zip_by_lzma_is_noticed(tmp_path: Path) -> None:
+    pytest.importorskip("lzma")
+    archive = tmp_path / "data.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_LZMA) as packed:
+        packed.writestr("a", bytes(range(256)) * 40)
+    data = bytearray(archive.read_bytes())
+    data[44:60] = bytes(16)
+    archive.write_bytes(data)
+    with pytest.raises(DataError, match="the archive is damaged"):
+        run(archive, tmp_path / "data")
+
+
 def test_a_file_of_another_size_than_announced_is_noticed(tmp_path: Path) -> None:
     data = bytearray(pack(tmp_path / "data.zip", {"a": b"1" * 1000}, folders=()).read_bytes())
     place = data.index(b"PK\x01\x02") + 24  # its size, in the list of files

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import re
+import struct
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,10 @@ import pytest
 import torch
 from PIL import Image
 
+from idd_seg.data import reading
 from idd_seg.data.base import SegmentationDataModule
 from idd_seg.data.camvid import CamVid
+from idd_seg.data.files import Pair, PairSource
 from idd_seg.data.reading import read_image, read_label
 from idd_seg.data.shapes import Shapes
 from idd_seg.data.voc import VOC
@@ -109,6 +113,36 @@ def test_a_photograph_of_16_bits_is_scaled_or_refused_not_clipped(tmp_path: Path
     except DataError:
         return
     assert np.abs(found[..., 0].ravel().astype(int) - np.arange(256)).max() <= 1
+
+
+@pytest.mark.parametrize("depth", [2, 4])
+def test_grey_labels_of_few_bits_keep_their_values(tmp_path: Path, depth: int) -> None:
+    """Pillow spreads them over 0 to 255."""
+    values = np.arange(2**depth, dtype=np.uint8)
+    bits = ((values[:, None] >> np.arange(depth - 1, -1, -1)) & 1).astype(np.uint8).reshape(1, -1)
+    row = b"\0" + np.packbits(bits, axis=1).tobytes()
+    head = struct.pack(">IIBBBBB", len(values), 1, depth, 0, 0, 0, 0)
+    parts = [(b"IHDR", head), (b"IDAT", zlib.compress(row)), (b"IEND", b"")]
+    whole = b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in parts
+    )
+    path = tmp_path / "mask.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + whole)
+    assert read_label(path).tolist() == [values.tolist()]
+
+
+def test_a_photograph_that_its_tag_turns_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_told_turned", False)
+    tag = Image.Exif()
+    tag[reading.ORIENTATION] = 6
+    for name in ("a.jpg", "b.jpg"):
+        photograph(0).save(tmp_path / name, exif=tag)
+    with pytest.warns(UserWarning, match=r"a\.jpg: its EXIF tag says") as told:
+        assert [read_image(tmp_path / name).shape[:2] for name in ("a.jpg", "b.jpg")] == [SIZE, SIZE]
+    assert len(told) == 1
+    Image.new("L", SIZE).save(tmp_path / "label.png")  # upright, as it was drawn
+    with pytest.raises(DataError, match="was it drawn on a picture that its EXIF tag turns"):
+        PairSource([Pair(tmp_path / "a.jpg", tmp_path / "label.png")])[0]
 
 
 def test_samples_of_files_give_no_warning(camvid_root: Path) -> None:

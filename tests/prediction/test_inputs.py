@@ -79,6 +79,9 @@ def test_results_are_no_input(photos: Path) -> None:
         (photos / name).parent.mkdir(parents=True, exist_ok=True)
         (photos / name).touch()
     assert not [source for source in names(".") if "out" in Path(source).parts]
+    # However the output folder is spelled.
+    there = find_jobs(f"{photos}", Path("photos/../out"))
+    assert not [job for job in there if "out" in job.source.parts]
     with pytest.raises(DataError, match="are results in the output folder"):
         names("out")
 

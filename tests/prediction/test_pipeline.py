@@ -6,15 +6,18 @@ import errno
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from idd_seg.errors import DataError, UserError
 from idd_seg.prediction.inputs import Job
-from idd_seg.prediction.pipeline import Pipeline
+from idd_seg.prediction.pipeline import Pipeline, shown
+from idd_seg.prediction.results import _whole
 
 JOBS = [Job(Path(f"{i}.png"), Path(str(i))) for i in range(30)]
 
@@ -41,8 +44,8 @@ def show(pictures: Sequence[Any]) -> Sequence[Any]:
     return [int(p[0, 0, 0]) for p in pictures]
 
 
-def make(write: Callable[..., None], read: Any = picture, shown: Any = show, **options: Any) -> Pipeline:
-    return Pipeline(lambda path: (4 + number(path) % 3, 5), read, shown, write, **options)
+def make(write: Callable[..., None], read: Any = picture, network: Any = show, **options: Any) -> Pipeline:
+    return Pipeline(lambda path: (4 + number(path) % 3, 5), read, network, write, **options)
 
 
 @pytest.mark.parametrize(("batch", "budget"), [(1, 10**9), (4, 10**9), (4, 60), (8, 1)])
@@ -51,6 +54,39 @@ def test_every_picture_is_written_once_with_its_own_ids(batch: int, budget: int)
     tally = make(written, batch_size=batch, budget=budget).run(JOBS, lambda: steps.append(1))
     assert written == {str(i): i for i in range(30)}
     assert (tally.done, tally.failed, len(steps)) == (30, [], 30)
+
+
+def test_threads_do_not_share_a_draft(tmp_path: Path) -> None:
+    """Names that differ behind their first hundred characters."""
+    paths = [tmp_path / f"{'x' * 110}{i}.png" for i in range(8)]
+
+    def slow(draft: Path, text: str) -> None:
+        with draft.open("w") as file:
+            for letter in text:
+                file.write(letter)
+                file.flush()
+                time.sleep(0.001)
+
+    threads = [
+        threading.Thread(target=_whole, args=(path, partial(slow, text=str(i) * 20))) for i, path in enumerate(paths)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [path.read_text() for path in paths] == [str(i) * 20 for i in range(8)]
+    assert len(list(tmp_path.iterdir())) == 8
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert paths[0].stat().st_mode == plain.stat().st_mode
+
+
+def test_too_little_memory_is_said() -> None:
+    def show(pictures: Sequence[Any]) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(UserError, match=r"not enough memory on the GPU for 2 pictures of \(4, 5\); lower batch_size"):
+        shown(show, [np.zeros((4, 5, 3), np.uint8)] * 2)
 
 
 def test_pixels_in_memory_stay_within_the_budget() -> None:
@@ -105,7 +141,7 @@ def test_whatever_ends_it_leaves_no_thread_behind(error: type[BaseException]) ->
 
     before = threading.active_count()
     with pytest.raises(error):
-        make(Written(), shown=shown, budget=20).run(JOBS)
+        make(Written(), network=shown, budget=20).run(JOBS)
     assert threading.active_count() == before
 
 
@@ -114,5 +150,5 @@ def test_the_network_does_not_wait_for_files() -> None:
         time.sleep(0.01 * len(pictures))
         return show(pictures)
 
-    tally = make(Written(), shown=slow, batch_size=4).run(JOBS)
+    tally = make(Written(), network=slow, batch_size=4).run(JOBS)
     assert tally.busy / tally.wall > 0.8

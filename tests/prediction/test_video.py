@@ -92,6 +92,41 @@ def test_a_video_that_was_cut_off_keeps_what_could_be_read(
     assert 0 < probe(tmp_path / "out" / "overlay" / "cut.mp4", 10**6).frames < FRAMES
 
 
+def moved_edit_list(data: bytes, frames: int) -> bytes:
+    """Let the edit list of an MP4 show so many of its pictures, as a trim without another encoding does."""
+    place = data.index(b"elst")
+    entry = place + 4 + 4 + 4  # version and flags, number of entries
+    duration = int.from_bytes(data[entry : entry + 4], "big") * frames // FRAMES
+    return data[:entry] + duration.to_bytes(4, "big") + data[entry + 4 :]
+
+
+def test_a_video_that_was_trimmed_is_whole_and_one_that_was_cut_is_not(clip: Path, tmp_path: Path) -> None:
+    data = clip.read_bytes()
+    trimmed = tmp_path / "trimmed.mp4"
+    trimmed.write_bytes(moved_edit_list(data, 6))
+    video = probe(trimmed, 10**6)
+    assert video.frames == FRAMES
+    assert 0 < len(list(frames(video))) < FRAMES
+    # With something behind that is promised and not there.
+    trimmed.write_bytes(moved_edit_list(data, 6) + (10**6).to_bytes(4, "big") + b"free")
+    with pytest.raises(DataError, match="damaged or cut"):
+        list(frames(probe(trimmed, 10**6)))
+
+
+def test_a_video_that_could_not_be_written_leaves_the_one_before(clip: Path, tmp_path: Path) -> None:
+    """OpenCV says nothing of a full disk."""
+    there = tmp_path / "a.mp4"
+    shutil.copy(clip, there)
+    writer = Writer(there, Video(there, 48, 64, 10.0, 0))
+    for _ in range(3):
+        writer.add(np.zeros((48, 64, 3), np.uint8))
+    writer.writer.release()
+    writer.draft.write_bytes(writer.draft.read_bytes()[:60])
+    with pytest.raises(DataError, match="could not be written; is the disk full"):
+        writer.close()
+    assert there.read_bytes() == clip.read_bytes()
+
+
 def test_what_is_no_video_is_refused(clip: Path, tmp_path: Path) -> None:
     playlist = tmp_path / "a.mp4"
     playlist.write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n")

@@ -49,6 +49,17 @@ def test_without_equal_seeds_the_gain_is_one_of_means(tmp_path: Path) -> None:
     assert (group.gain.mean, group.gain.std, group.paired) == (pytest.approx(0.1), None, False)
 
 
+def test_an_average_of_the_weights_is_another_method(tmp_path: Path) -> None:
+    average = {"average": {"_target_": "idd_seg.callbacks.average.Average", "decay": 0.999}}
+    progress = {"progress": {"_target_": "idd_seg.callbacks.progress.progress"}}
+    for seed, plain, averaged in ((0, 0.60, 0.66), (1, 0.61, 0.67)):
+        make_run(tmp_path / f"plain.{seed}", config(seed=seed), plain)
+        make_run(tmp_path / f"watched.{seed}", config(seed=seed + 2, callbacks=progress), plain)
+        make_run(tmp_path / f"average.{seed}", config(seed=seed, callbacks={**progress, **average}), averaged)
+    found = groups_below(tmp_path)[0].values()
+    assert sorted(len(group.runs) for group in found) == [2, 4]
+
+
 def test_another_student_is_no_twin(tmp_path: Path) -> None:
     make_run(tmp_path / "a", config(student={"backbone": "resnet50"}), 0.4)
     make_run(tmp_path / "b", config(("ce", "kd")), 0.5)

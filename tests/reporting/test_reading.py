@@ -28,6 +28,28 @@ def test_nested_and_repeated_folders_count_once(tmp_path: Path) -> None:
     assert notes == []
 
 
+def test_aliases_are_refused(tmp_path: Path) -> None:
+    """A few hundred bytes of them stand for gigabytes."""
+    path = tmp_path / "config.yaml"
+    path.write_text("a: &a [1,1]\nb: &b [*a,*a]\nc: [*b,*b]\n")
+    with pytest.raises(UnreadableError, match=r"config\.yaml is broken"):
+        read_mapping(path)
+    path.write_text("pattern: 'images/*.jpg'\n")
+    assert read_mapping(path) == {"pattern": "images/*.jpg"}
+
+
+def test_a_run_of_somebody_else_is_not_called_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_run(tmp_path / "run", config(), state="running")
+    (folder / LOCK).touch()
+    assert read_run(folder, "run").state == "lost"
+
+    def closed(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(FileLock, "acquire", closed)
+    assert read_run(folder, "run").state == "running"
+
+
 def test_folders_of_other_commands_are_no_runs(tmp_path: Path) -> None:
     make_run(tmp_path / "run", config())
     make_run(tmp_path / "evaluated", config(), command=["evaluate.py", "checkpoint=x"])

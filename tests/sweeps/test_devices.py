@@ -11,6 +11,8 @@ import pytest
 from idd_seg.errors import ConfigError
 from idd_seg.sweeps.devices import jobs_at_once, take, visible_devices
 
+SMI = "#!/bin/sh\n[ \"$1\" = --query-gpu=index,uuid ] && printf '0, GPU-1\\n1, GPU-2\\n'\n"
+
 
 @pytest.mark.parametrize(
     ("value", "expected"), [("0,2", ["0", "2"]), ("GPU-a, GPU-b", ["GPU-a", "GPU-b"]), ("", []), ("-1", [])]
@@ -21,12 +23,27 @@ def test_what_is_hidden_stays_hidden(value: str, expected: list[str]) -> None:
 
 def test_all_devices_are_named_by_their_uuid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\n[ \"$1\" = --query-gpu=uuid ] && printf 'GPU-1\\nGPU-2\\n'\n")
+    tool.write_text(SMI)
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert visible_devices({}) == ["GPU-1", "GPU-2"]
     tool.unlink()
     assert visible_devices({}) == []
+
+
+def test_a_device_is_held_under_whatever_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep with CUDA_VISIBLE_DEVICES=0,1 and one without it call the same GPUs differently."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(SMI)
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    first = take(["1"], 1, tmp_path)
+    assert first is not None
+    assert first[0] == ["1"]
+    second = take(visible_devices({}), 1, tmp_path)
+    assert second is not None
+    assert second[0] == ["GPU-1"]
+    assert take(["0", "1"], 1, tmp_path) is None
 
 
 def test_jobs_at_once() -> None:

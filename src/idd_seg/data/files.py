@@ -40,9 +40,11 @@ class PairSource:
             return Item(image, None, str(pair.image))
         label = read_label(pair.label, self.masks)
         if image.shape[:2] != label.shape[:2]:
+            turned = image.shape[:2] == label.shape[1::-1]
             raise DataError(
                 f"{pair.label}: the label is {label.shape[1]} x {label.shape[0]} pixels, "
                 f"its image {pair.image.name} is {image.shape[1]} x {image.shape[0]}"
+                + ("; was it drawn on a picture that its EXIF tag turns? Turn the file itself" if turned else "")
             )
         return Item(image, label, str(pair.image))
 

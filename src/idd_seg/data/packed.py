@@ -17,8 +17,16 @@ from typing import IO, Any, NamedTuple
 from idd_seg.data.transfer import CHUNK
 from idd_seg.errors import DataError
 
+try:
+    import lzma
+
+    _LZMA: tuple[type[Exception], ...] = (lzma.LZMAError,)
+except ImportError:  # a Python that was built without it, which can't unpack such files either
+    _LZMA = ()
+
 HEADER = 16 << 20  # bytes of one header of a tar archive
-_DAMAGED = (
+_DAMAGED: tuple[type[Exception], ...] = (
+    *_LZMA,
     zipfile.BadZipFile,
     tarfile.TarError,
     gzip.BadGzipFile,

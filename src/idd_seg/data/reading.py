@@ -20,6 +20,8 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 LABEL_SUFFIX = ".png"
 FORMATS = ("PNG", "JPEG")  # no format that calls another program
 PNG = b"\x89PNG\r\n\x1a\n"
+PNG_DEPTH = 24  # place of the bits a channel
+ORIENTATION = 0x0112  # EXIF
 MASKS = ("indices", "palette", "rgb")
 _RGB = getattr(cv2, "IMREAD_COLOR_RGB", cv2.IMREAD_COLOR)  # older versions have only BGR
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, zlib.error, struct.error, Image.DecompressionBombError)
@@ -73,10 +75,27 @@ def read_image(path: Path) -> UInt8:
     def decode(picture: Image.Image, data: bytes) -> UInt8:
         if picture.mode.startswith(("I", "F")):
             raise DataError(f"{path}: the photograph is a '{picture.mode}' picture; 8 bits a channel are expected")
+        if picture.getexif().get(ORIENTATION, 1) != 1:
+            _tell_turned(path)
         quick = _by_opencv(data) if picture.mode == "RGB" else None
         return np.array(picture.convert("RGB")) if quick is None else quick
 
     return _decoded(path, decode)
+
+
+def _tell_turned(path: Path) -> None:
+    global _told_turned
+    if not _told_turned:
+        _told_turned = True
+        warnings.warn(
+            f"{path}: its EXIF tag says that the picture is to be shown turned. In training pixels are taken as they "
+            "are stored, as most data sets' labels are drawn; if yours were drawn upright, turn the files themselves. "
+            "This is said once",
+            stacklevel=2,
+        )
+
+
+_told_turned = False
 
 
 def _by_opencv(data: bytes) -> UInt8 | None:
@@ -117,7 +136,7 @@ def read_label(path: Path, masks: str = "indices") -> UInt8:
                 "Store it as an 8-bit PNG"
             )
         if masks == "indices":
-            return _indices(picture, path)
+            return _indices(picture, path, data)
         if masks == "palette" and mode != "P":
             raise DataError(
                 f"{path}: the label map is a '{mode}' picture, and data.masks=palette expects a palette; "
@@ -130,7 +149,7 @@ def read_label(path: Path, masks: str = "indices") -> UInt8:
     return _decoded(path, decode)
 
 
-def _indices(picture: Image.Image, path: Path) -> UInt8:
+def _indices(picture: Image.Image, path: Path, data: bytes) -> UInt8:
     if picture.mode == "1":
         return np.asarray(picture.convert("L")) // 255
     if picture.mode in ("RGB", "RGBA"):
@@ -142,4 +161,7 @@ def _indices(picture: Image.Image, path: Path) -> UInt8:
         raise DataError(
             f"{path}: the label map is a '{picture.mode}' picture; class ids are expected in 8 bits, grey or palette"
         )
-    return np.asarray(picture)
+    values = np.asarray(picture)
+    depth = data[PNG_DEPTH]
+    # Pillow spreads grey values of 2 and 4 bits over 0 to 255.
+    return values // (255 // (2**depth - 1)) if picture.mode == "L" and depth < 8 else values

@@ -100,11 +100,14 @@ def _scores(metrics: Mapping[str, Any]) -> str:
 
 def _source(source: Mapping[str, Any]) -> str:
     teacher = source.get("teacher")
+    taught = "none"
+    if isinstance(teacher, Mapping):
+        taught = f"{_plain(teacher.get('file'))}, SHA-256 {_plain(teacher.get('sha256'))}"
     rows = [
         ["checkpoint", f"{_plain(source.get('checkpoint'))}, SHA-256 {_plain(source.get('sha256'))}"],
         ["seed", _plain(source.get("seed"))],
         ["commit", _plain(source.get("commit") or "not known")],
-        ["teacher", f"{_plain(teacher['file'])}, SHA-256 {_plain(teacher['sha256'])}" if teacher else "none"],
+        ["teacher", taught],
     ]
     versions = source.get("trained_with")
     if isinstance(versions, Mapping):

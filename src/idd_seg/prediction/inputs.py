@@ -47,8 +47,8 @@ def find_jobs(text: str, output: Path, keep_ending: bool = False, lines: TextIO 
     if "://" in text:
         raise ConfigError(f"input={text} is a URL; download it, and give the file's path")
     sources, top = _listed(lines or sys.stdin) if text == "-" else _found(text)
-    made = {output.absolute() / kind for kind in KINDS}
-    kept = [path for path in sources if not made & set(path.absolute().parents)]
+    made = {output.resolve() / kind for kind in KINDS}
+    kept = [path for path in sources if not made & set(path.resolve().parents)]
     if not kept:
         raise DataError(f"input={printable(text)}: all that it means are results in the output folder '{output}'")
     if left := len(sources) - len(kept):

@@ -37,6 +37,21 @@ class Tally:
     wall: float = 0.0
 
 
+def shown(show: Callable[[Sequence[UInt8]], Iterable[ClassIds]], pictures: Sequence[UInt8]) -> Iterable[ClassIds]:
+    """Show pictures to the network.
+
+    Raises:
+        UserError: with advice, where the GPU's memory does not suffice.
+    """
+    try:
+        return show(pictures)
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"there is not enough memory on the GPU for {len(pictures)} pictures of {pictures[0].shape[:2]}; "
+            "lower batch_size, or use eval.mode=slide"
+        ) from error
+
+
 class Budget:
     """Pixels of pictures that are in memory at a time; one that is larger than all of it passes alone."""
 
@@ -161,13 +176,7 @@ class Pipeline:
 
     def _show(self, batch: list[_Read], writers: ThreadPoolExecutor, tally: Tally) -> None:
         start = time.perf_counter()
-        try:
-            found = self.show([read.picture for read in batch])
-        except torch.OutOfMemoryError as error:
-            raise UserError(
-                f"there is not enough memory on the GPU for {len(batch)} pictures of {batch[0].picture.shape[:2]}; "
-                "lower batch_size, or use eval.mode=slide"
-            ) from error
+        found = shown(self.show, [read.picture for read in batch])
         tally.busy += time.perf_counter() - start
         for read, ids in zip(batch, found, strict=True):
             writers.submit(self._write, read, ids)

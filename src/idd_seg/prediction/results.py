@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -100,12 +101,25 @@ class Results:
 def _whole(path: Path, write: Callable[[Path], object]) -> None:
     """Write beside the target and rename, so that no half file is ever seen and no link is followed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
+    # A name of its own: threads write at once, and long names may differ behind what fits.
+    handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    draft = Path(name)
     try:
         write(draft)
+        draft.chmod(0o666 & ~_UMASK)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+_UMASK = _umask()  # can only be read by being set, which is no business of threads
 
 
 def _try_to_write(folder: Path) -> None:

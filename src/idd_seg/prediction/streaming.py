@@ -15,7 +15,7 @@ from idd_seg.data.source import UInt8
 from idd_seg.errors import DataError
 from idd_seg.library import ClassIds
 from idd_seg.prediction.inputs import Job
-from idd_seg.prediction.pipeline import Tally
+from idd_seg.prediction.pipeline import Tally, shown
 from idd_seg.prediction.results import Results
 from idd_seg.prediction.video import Video, Writer, frames
 
@@ -41,12 +41,19 @@ def predict_video(
         with ThreadPoolExecutor(1) as pool:
             _stream(job, video, results, show, batch_size, step, writer, pool, tally)
         if writer is not None:
-            writer.close()
+            _finish(job, writer, tally)
     finally:
         if writer is not None:
             writer.drop()
     tally.wall = time.perf_counter() - start
     return tally
+
+
+def _finish(job: Job, writer: Writer, tally: Tally) -> None:
+    try:
+        writer.close()
+    except DataError as error:
+        tally.failed.append((job.source, str(error)))
 
 
 def _stream(
@@ -72,7 +79,7 @@ def _stream(
     try:
         while batch := list(itertools.islice(source, batch_size)):
             start = time.perf_counter()
-            found = show(batch)
+            found = shown(show, batch)
             tally.busy += time.perf_counter() - start
             for frame, ids in zip(batch, found, strict=True):
                 written.append(pool.submit(write, tally.done, frame, ids))

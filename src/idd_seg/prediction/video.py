@@ -55,7 +55,8 @@ def frames(video: Video) -> Iterator[UInt8]:
     """Yield (H, W, 3) uint8 RGB, upright.
 
     Raises:
-        DataError: after the last one, if the container promised more; what ends early was cut off.
+        DataError: after the last one, if the container promised more; what ends early was cut off. An MP4 or MOV that
+            is whole may count pictures that its edit list leaves out.
     """
     capture, number = _open(video.path), 0
     try:
@@ -67,7 +68,7 @@ def frames(video: Video) -> Iterator[UInt8]:
             yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB, dst=frame)
     finally:
         capture.release()
-    if number == 0 or number < video.frames:
+    if number == 0 or (number < video.frames and not _is_trimmed(video.path)):
         raise DataError(f"{video.path}: the video ended after {number} of {video.frames} frames; it is damaged or cut")
 
 
@@ -85,6 +86,7 @@ class Writer:
         rate = round(video.rate * 1000) / 1000
         # Most codecs want even sides.
         size = (video.width + video.width % 2, video.height + video.height % 2)
+        self.frames = 0
         self.writer = cv2.VideoWriter(str(self.draft), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
         if not self.writer.isOpened():
             raise DataError(f"{video.path}: OpenCV can't write an MPEG-4 video of {video.width} x {video.height} here")
@@ -94,12 +96,23 @@ class Writer:
         height, width = frame.shape[:2]
         even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         self.writer.write(cv2.cvtColor(even, cv2.COLOR_RGB2BGR))
+        self.frames += 1
 
     def close(self) -> None:
-        """Finish the video, and give it its name."""
+        """Finish the video, and give it its name.
+
+        Raises:
+            DataError: if it is not whole, as on a full disk, of which OpenCV says nothing.
+        """
         self.writer.release()
-        if self.draft.is_file():
-            self.draft.replace(self.path)
+        if not self.frames:
+            return
+        capture = cv2.VideoCapture(str(self.draft), cv2.CAP_FFMPEG)
+        written = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+        capture.release()
+        if written < self.frames:
+            raise DataError(f"{self.path}: the video could not be written; is the disk full?")
+        self.draft.replace(self.path)
 
     def drop(self) -> None:
         """Leave nothing behind."""
@@ -115,6 +128,27 @@ def _open(path: Path) -> cv2.VideoCapture:
         capture.release()
         raise DataError(f"{path}: no video that OpenCV can read here, or damaged")
     return capture
+
+
+def _is_trimmed(path: Path) -> bool:
+    """Tell whether a video is an MP4 or MOV whose boxes all lie within the file."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        start = 0
+        while start + 8 <= end:
+            file.seek(start)
+            head = file.read(16)
+            size, kind = int.from_bytes(head[:4], "big"), head[4:8]
+            if start == 0 and kind not in _BOXES:
+                return False
+            if size == 1:  # a long one
+                size = int.from_bytes(head[8:16], "big")
+            if size == 0:  # up to the end
+                return True
+            if size < 8:
+                return False
+            start += size
+    return start == end
 
 
 def _refuse_lists(path: Path) -> None:

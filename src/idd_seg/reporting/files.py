@@ -74,7 +74,11 @@ def read_list(path: Path) -> list[Any]:
 
 def _yaml(text: str) -> Any:
     # The C parser reads a sweep's configurations ten times as fast; both build plain values alone.
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    # No file of a run has aliases, by which a few bytes would stand for gigabytes.
+    if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=loader)):
+        raise yaml.YAMLError("an alias")
+    return yaml.load(text, Loader=loader)
 
 
 def number(value: object) -> float | None:

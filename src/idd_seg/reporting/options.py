@@ -13,6 +13,8 @@ LEAVES = 5000
 # They say where a run writes and what it is called, not what it does.
 PLACES = {"name", "run_dir", "output_dir", "cache_dir", "resume", "hydra"}
 OF_THE_METHOD = ("loss", "teacher", "balance")
+# Of the callbacks those that change what comes of a run; the others look on.
+CHANGING = ("callbacks.average", "callbacks.pruning")
 
 
 def flatten(config: Mapping[str, Any]) -> Flat:
@@ -78,7 +80,8 @@ def _of_place_or_seed(key: str) -> bool:
     first, last = key.split(".")[0], key.rsplit(".", 1)[-1]
     return (
         first in PLACES
-        or first in ("logger", "callbacks")
+        or first == "logger"
+        or (first == "callbacks" and not key.startswith(CHANGING))
         or last in ("run_dir", "cache_dir", "num_workers")
         or key in ("seed", "data.seed")
     )
@@ -101,6 +104,11 @@ def described(config: Mapping[str, Any], flat: Flat) -> Flat:
     counted = terms(config)
     # What a term of weight 0 is set to changes nothing.
     shown = {k: v for k, v in shown.items() if not _of_dead_term(k, config, counted)}
+    # By name, so that a run without one differs from a run with it.
+    shown = {k: v for k, v in shown.items() if not k.startswith(CHANGING)}
+    for name in CHANGING:
+        there = any(key.startswith(name) for key in flat)
+        shown[name] = flat.get(f"{name}.decay", "on") if there else "none"
     teacher = teacher_name(config)
     if teacher == "none":
         shown = {k: v for k, v in shown.items() if not k.startswith("teacher.")}

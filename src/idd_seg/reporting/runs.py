@@ -96,7 +96,7 @@ def score_of(content: object) -> Score | None:
 def _set_state(run: Run, described: dict[str, Any]) -> None:
     state = described.get("state")
     run.error = text_of(described["error"], 2000) if described.get("error") else ""
-    if state == "running" and not is_taken(run.folder):
+    if state == "running" and is_taken(run.folder) is False:
         run.state = "lost"  # it was killed, and could not say so
     elif state in STATES:
         run.state = str(state)

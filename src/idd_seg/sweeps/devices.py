@@ -28,13 +28,19 @@ def visible_devices(environment: Mapping[str, str] = os.environ) -> list[str]:
     """Return the GPUs that this process may use: those of CUDA_VISIBLE_DEVICES, else all, by their UUID."""
     if VISIBLE in environment:
         return [name.strip() for name in environment[VISIBLE].split(",") if name.strip() not in ("", "-1")]
+    return list(_uuids().values())
+
+
+def _uuids() -> dict[str, str]:
+    """Return the UUIDs of the machine's GPUs by their indices."""
     # PyTorch would have to be loaded, and could start CUDA with the variable as it is.
-    command = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
+    command = ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
     except (OSError, subprocess.SubprocessError):
-        return []
-    return [line.strip() for line in answer.splitlines() if line.strip()]
+        return {}
+    rows = [line.split(",") for line in answer.splitlines() if "," in line]
+    return {index.strip(): uuid.strip() for index, uuid in rows}
 
 
 def jobs_at_once(n_jobs: int | None, gpus_per_job: int, devices: Sequence[str]) -> int:
@@ -70,8 +76,10 @@ def lock_folder() -> Path:
 def take(devices: Sequence[str], count: int, folder: Path) -> tuple[list[str], list[FileLock]] | None:
     """Take `count` free GPUs, all or none: two processes that each hold half would wait for ever."""
     names, locks = [], []
+    # Another sweep may call the same GPU by another name.
+    uuids = _uuids() if any(device.isdigit() for device in devices) else {}
     for device in devices:
-        lock = FileLock(folder / f"{re.sub(r'[^A-Za-z0-9-]', '_', device)}.lock")
+        lock = FileLock(folder / f"{re.sub(r'[^A-Za-z0-9-]', '_', uuids.get(device, device))}.lock")
         try:
             lock.acquire(blocking=False)
         except Timeout:
