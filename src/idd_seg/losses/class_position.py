@@ -56,14 +56,19 @@ def class_position(student: Tensor, teacher: Tensor, *, temperature: float, sigm
         if sigma == 0:
             total = total + channel_wise(student, teacher, temperature=temperature)
         else:
-            divergence = _divergence(blurred(theirs, sigma), blurred(ours, sigma))
-            total = total + divergence * (temperature**2 / (ours.shape[0] * ours.shape[1]))
+            apart = divergence(blurred(theirs, sigma), blurred(ours, sigma))
+            total = total + apart * (temperature**2 / (ours.shape[0] * ours.shape[1]))
     return total / len(sigmas)
 
 
 def _check(temperature: float, sigmas: Sequence[float]) -> None:
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be > 0 and finite, got {temperature}")
+    check_sigmas(sigmas)
+
+
+def check_sigmas(sigmas: Sequence[float]) -> None:
+    """Raise a ValueError for widths of blurs that are none, negative or infinite."""
     if isinstance(sigmas, (str, int, float)) or not sigmas:
         raise ValueError(f"sigmas must be a list of at least one width, such as [0.0,0.05], got {sigmas}")
     for sigma in sigmas:
@@ -71,7 +76,7 @@ def _check(temperature: float, sigmas: Sequence[float]) -> None:
             raise ValueError(f"sigmas must be >= 0 and finite, got {sigma}")
 
 
-def _divergence(true: Tensor, found: Tensor) -> Tensor:
+def divergence(true: Tensor, found: Tensor) -> Tensor:
     """Sum of the divergences KL(true || found) of distributions over the last two dimensions."""
     true, found = true.clamp_min(_NO_MASS), found.clamp_min(_NO_MASS)
     return (true * (true.log() - found.log())).sum()
