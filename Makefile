@@ -35,7 +35,9 @@ evidence: setup ## all methods side by side on CamVid (IDD_SEG_CAMVID) and gener
 	$(PY) -m idd_seg.study study=camvid_small results=docs/results/camvid_small
 	$(PY) -m idd_seg.study study=camvid_quarter results=docs/results/camvid_quarter
 	$(PY) -m idd_seg.study study=shapes results=docs/results/shapes
+	$(PY) -m idd_seg.study study=shapes_leaders results=docs/results/shapes_leaders
 	$(PY) -m idd_seg.study study=camvid_leaders results=docs/results/camvid_leaders
+	$(PY) -m idd_seg.study study=camvid_mass results=docs/results/camvid_mass
 	$(PY) -m idd_seg.study study=camvid_mbv2 results=docs/results/camvid_mbv2
 	$(PY) -m idd_seg.study study=camvid_effb0 results=docs/results/camvid_effb0
 	$(PY) -m idd_seg.study study=shapes_ablations results=docs/results/shapes_ablations

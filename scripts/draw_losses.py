@@ -17,6 +17,7 @@ from torch import Tensor
 from idd_seg.build import data_from, student_from
 from idd_seg.checkpoint import read_checkpoint
 from idd_seg.data.base import SegmentationDataModule
+from idd_seg.losses.class_mass import log_masses
 from idd_seg.losses.class_position import blurred, class_places
 from idd_seg.losses.edges import distance_matrix
 from idd_seg.losses.grid import nearest_labels
@@ -68,6 +69,11 @@ def reading(outputs: Outputs, batch: Batch, data: SegmentationDataModule) -> Ten
 def place(outputs: Outputs, batch: Batch, data: SegmentationDataModule) -> Tensor:
     """class_position: where one class lies, blurred as on its coarsest scale."""
     return blurred(class_places(outputs.logits, 4.0), 0.15)[0, data.class_names.index("wire")]
+
+
+def mass(outputs: Outputs, batch: Batch, data: SegmentationDataModule) -> Tensor:
+    """class_mass: where the probability of one class lies, blurred as on the term's coarsest scale."""
+    return blurred(log_masses(outputs.logits).exp(), 0.15)[0, data.class_names.index("wire")]
 
 
 def affinities(outputs: Outputs, batch: Batch, data: SegmentationDataModule) -> Tensor:
@@ -140,6 +146,7 @@ TERMS: dict[str, Draw] = {
     "idd": distances,
     "position": reading,
     "class_position": place,
+    "class_mass": mass,
     "pairwise": affinities,
     "adversarial": blended,
     "ifvd": own_class,
