@@ -32,7 +32,7 @@ FITTING: list[tuple[Any, Any]] = [
     (Mapping[int, int], {1: 2}),
     (dict, {}),
     (Literal["a", "b"], "b"),
-    (Any, object()),
+    (Any, 3j),
     (Sequence[Sequence[int]], [[1], [2, 3]]),
     (Augmentation | None, None),
     (Augmentation, {"_target_": "x"}),
