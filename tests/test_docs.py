@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
@@ -179,12 +180,14 @@ SMALL_STUDY = (
 )
 
 
-def _two_methods(command: str) -> str:
-    """Choose the first two methods of a command's study: the twin, and one that takes no weights of others."""
-    choice = next(word for word in command.split() if word.startswith("study="))
+def _two_methods(words: Sequence[str]) -> list[str]:
+    """Choose the first two methods of a command's study, if it has one and does not choose by itself."""
+    choice = next((word for word in words if word.startswith("study=")), None)
+    if choice is None or any(word.startswith("only=") for word in words):
+        return []
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
         first, second, *_ = hydra.compose("study", [choice]).study.methods
-    return f'only=["{first}","{second}"]'
+    return [f'only=["{first}","{second}"]']
 
 
 @pytest.mark.parametrize("command", [c for c in PROGRAM if only_composed(c)])
@@ -213,7 +216,7 @@ def test_command(command: str, place: Path) -> None:
             *(["ways=[eager]"] if "model" in words and not any(w.startswith("ways") for w in words) else []),
             *(["step.sizes=[[64,64]]", "step.terms=[ce,idd]", "teacher=small"] if "step" in words else []),
         ],
-        "study": [*SMALL_STUDY, *([] if "only=" in command else [_two_methods(command)])],
+        "study": [*SMALL_STUDY, *_two_methods(words)],
         "import_checkpoint": [*(foreign(words) or ())],
     }
     if module == "import_checkpoint":

@@ -143,7 +143,7 @@ def test_the_stride_is_two_thirds_of_the_window_unless_told() -> None:
 
 def test_the_whole_picture_is_shown_once() -> None:
     network = Network()
-    Inference(crop=(8, 8)).views(network, picture(20, 30), (20, 30))
+    Inference().views(network, picture(20, 30), (20, 30))
     assert network.seen == [(20, 30)]
 
 

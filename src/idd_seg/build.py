@@ -29,13 +29,18 @@ BARE = {"pretrained": False, "weights": None, "auxiliary": False}
 OWN_NAMESPACE = ("idd_seg.models.", "idd_seg.data.")
 
 
-def make(node: Any, where: str, **extra: Any) -> Any:
+def make(node: Any, where: str, *, typed: bool = True, **extra: Any) -> Any:
     """Instantiate a node of the configuration.
+
+    Args:
+        typed: compare its options with their types first; not where nulls wait for what a file will say.
+        extra: further arguments of its constructor.
 
     Raises:
         ConfigError: that names the option, if it is of a wrong type, or the node, if its constructor refuses a value.
     """
-    check_types(node, where)
+    if typed:
+        check_types(node, where)
     try:
         return instantiate(node, _convert_="all", **extra)
     except InstantiationException as error:
@@ -126,7 +131,7 @@ def open_foreign(checkpoint: str, cfg: DictConfig, seen: Mapping[str, Any]) -> O
     """
 
     def build(node: dict[str, Any]) -> Any:
-        return make(OmegaConf.create(node), "teacher.model")
+        return make(OmegaConf.create(node), "teacher.model", typed=False)
 
     return open_teacher(checkpoint, _plain(cfg.teacher, "model"), build, refuse_foreign, seen)
 

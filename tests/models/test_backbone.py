@@ -37,7 +37,7 @@ def test_an_unknown_backbone_is_refused_with_the_nearest_name(name: str, near: s
 
 
 def test_a_name_like_no_other_is_refused_without_a_guess() -> None:
-    with pytest.raises(ConfigError, match=r"'qqqqqqqq' is not a timm model$"):
+    with pytest.raises(ConfigError, match=r"'qqqqqqqq' is not a timm model\.$"):
         Backbone("qqqqqqqq")
 
 

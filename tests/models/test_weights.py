@@ -80,7 +80,7 @@ def test_a_damaged_file_is_named_with_its_fault(tmp_path: Path, reader: str, suf
         weights = {"x": torch.randn(100)}
         save_file(weights, path) if suffix == "safetensors" else torch.save(weights, path)
         path.write_bytes(path.read_bytes()[:-200])
-    said = {"missing": "there is no file", "folder": "there is no file", "empty": "is empty"}
+    said = {"missing": "there is no file", "folder": "is a folder; give a file in it", "empty": "is empty"}
     with pytest.raises(CheckpointError, match=said.get(fault, "damaged|no readable weight file")) as caught:
         READERS[reader](path)
     assert str(path) in str(caught.value)
