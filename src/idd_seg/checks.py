@@ -32,7 +32,7 @@ def checked_data(cfg: DictConfig) -> SegmentationDataModule:
         data.setup("fit")
     except MissingDataError as error:
         raise MissingDataError(
-            f"{error}; python -m idd_seg.prepare data={data.name} fetches it, or says where to get it"
+            f"{error}; python -m idd_seg.prepare data={data.name} fetches what anyone may, and says what is missing"
         ) from error
     return data
 

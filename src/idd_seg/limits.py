@@ -59,8 +59,7 @@ def check_numbers(cfg: DictConfig) -> None:
         raise ConfigError(f"scheduler.power must be a number >= 0, got '{power}'")
     if minutes is not None and not (_is_number(minutes) and 0 < minutes <= LARGEST):
         raise ConfigError(f"trainer.timeout_minutes must be a number, above 0 to {LARGEST:g}, got '{minutes}'")
-    if not isinstance(cfg.measure_batches, int) or cfg.measure_batches < 0:
-        raise ConfigError(f"measure_batches must be a whole number >= 0, got '{cfg.measure_batches}'")
+    check_whole(cfg, "measure_batches", 0)
     for key in ("compile", "pretrained", "trainer.deterministic"):
         value = OmegaConf.select(cfg, key)
         if not isinstance(value, bool | None) and (key, value) != ("trainer.deterministic", "warn"):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from idd_seg.casting import Change, moves
 from idd_seg.ranks import world_size
 
 # Unit vectors need no range: float16 is eight times as exact as bfloat16 for the same memory.
@@ -36,11 +36,10 @@ class ClassQueues(nn.Module):
         self.next = torch.zeros(num_classes, dtype=torch.int64)
         self.filled = torch.zeros(num_classes, dtype=torch.int64)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ClassQueues:
+    def _apply(self, fn: Change, recurse: bool = True) -> ClassQueues:
         """Follow the module to another device."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        device = fn(self.filled).device
-        self.rows, self.next, self.filled = (x.to(device) for x in (self.rows, self.next, self.filled))
+        self.rows, self.next, self.filled = map(moves(fn), (self.rows, self.next, self.filled))
         return self
 
     @torch.no_grad()

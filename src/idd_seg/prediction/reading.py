@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from idd_seg.data.reading import ORIENTATION
 from idd_seg.data.source import UInt8
 from idd_seg.errors import DataError
 
@@ -23,7 +24,6 @@ _UNREADABLE = (
     *(zlib.error, struct.error, Image.DecompressionBombError, MemoryError),
 )
 STRIP = 512  # rows
-_ORIENTATION = 0x0112
 Result = TypeVar("Result")
 
 
@@ -52,7 +52,7 @@ def to_rgb(picture: Image.Image, name: str) -> UInt8:
         DataError: for floating-point pixels, or 32 bits of more than 16.
     """
     # Copies of a large picture are made only where they must be.
-    upright = picture if picture.getexif().get(_ORIENTATION, 1) == 1 else ImageOps.exif_transpose(picture)
+    upright = picture if picture.getexif().get(ORIENTATION, 1) == 1 else ImageOps.exif_transpose(picture)
     if upright.mode.startswith("I"):
         wide = np.asarray(upright).astype(np.int64)
         if wide.min() < 0 or wide.max() > 65535:
