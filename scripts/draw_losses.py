@@ -14,17 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from idd_seg.build import data_from, student_from
-from idd_seg.checkpoint import read_checkpoint
-from idd_seg.data.base import SegmentationDataModule
+from idd_seg.checkpoints.reader import read_checkpoint
+from idd_seg.config.restore import data_from, student_from
+from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.losses.class_mass import log_masses
 from idd_seg.losses.class_position import blurred, class_places
-from idd_seg.losses.edges import distance_matrix
-from idd_seg.losses.grid import nearest_labels
 from idd_seg.losses.idd import class_means
-from idd_seg.losses.reader import fit_step, frozen_reader
+from idd_seg.losses.ops.class_distances import distance_matrix
+from idd_seg.losses.ops.grid import nearest_labels
+from idd_seg.losses.ops.position_probe import fit_step, frozen_reader
 from idd_seg.models.segmenter import Segmenter
-from idd_seg.pictures import figure, save
+from idd_seg.plotting.figures import figure, save
 from idd_seg.types import Batch, Outputs
 
 SCENES = 16  # of the batch; the first one is shown

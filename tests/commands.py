@@ -11,7 +11,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
-from idd_seg import cli
+from idd_seg.config import command_line
 
 
 def call(module: ModuleType, *arguments: str, folder: Path, patch: pytest.MonkeyPatch) -> int:
@@ -25,10 +25,10 @@ def call(module: ModuleType, *arguments: str, folder: Path, patch: pytest.Monkey
     with patch.context() as here:
         here.chdir(folder)
         here.setattr(sys, "argv", [name, *arguments])
-        here.setenv(cli.TRACE, "0")
+        here.setenv(command_line.TRACE, "0")
         GlobalHydra.instance().clear()
         try:
-            cli.run(module.main, name)
+            command_line.run(module.main, name)
         except SystemExit as ended:
             return int(ended.code or 0)
         finally:

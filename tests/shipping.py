@@ -10,8 +10,8 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from idd_seg import build
-from idd_seg.checkpoint import FORMAT, KEY
+from idd_seg.checkpoints.reader import FORMAT, KEY
+from idd_seg.config import instantiate
 from idd_seg.models.segmenter import Segmenter
 from tests.data.layouts import compose
 
@@ -34,7 +34,7 @@ def save_run(folder: Path, *overrides: str, name: str = "best") -> Path:
     generated = not any(override.startswith("data=") for override in overrides)
     cfg = compose(*(SMALL if generated else ()), "loss=ce", *overrides)
     torch.manual_seed(1)
-    network = build.make_student(cfg)
+    network = instantiate.make_student(cfg)
     assert isinstance(network, Segmenter)
     settle(network)
     groups: dict[str, Any] = {g: OmegaConf.to_container(cfg[g], resolve=True) for g in ("student", "data", "loss")}

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from idd_seg.callbacks.interruption import SIGNALS
+from idd_seg.callbacks.graceful_stop import SIGNALS
 from tests.helpers import TINY, clean_error, run, run_here
 
 

@@ -16,9 +16,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from idd_seg import supervisor, train
+from idd_seg import train
 from idd_seg.errors import Pruned
-from idd_seg.supervisor import RankError, supervise
+from idd_seg.runs import launcher
+from idd_seg.runs.launcher import RankError, supervise
 from tests.helpers import TINY, clean_error
 from tests.processes import Family, family, needs_proc, wait_for
 from tests.trouble import MESSAGE, trouble
@@ -270,13 +271,15 @@ def test_a_process_that_stands_still_is_ended_too(own: Family) -> None:
     assert state(own.folder / "run") == ("interrupted", None)
 
 
-BARE = "from omegaconf import OmegaConf; from idd_seg.supervisor import supervise; supervise(OmegaConf.create({}), 2)"
+BARE = (
+    "from omegaconf import OmegaConf; from idd_seg.runs.launcher import supervise; supervise(OmegaConf.create({}), 2)"
+)
 
 
 @pytest.mark.slow
 def test_processes_end_when_the_run_is_killed_at_its_start(own: Family) -> None:
     process = own.start("-c", BARE.replace("{}", f"{{'run_dir': '{own.folder}'}}"))
-    assert wait_for(lambda: sum("idd_seg.rank" in command for command in own.alive().values()) == 2, 60)
+    assert wait_for(lambda: sum("idd_seg.runs.worker" in command for command in own.alive().values()) == 2, 60)
     process.kill()
     process.wait(10)
     assert wait_for(lambda: not own.alive(), 30), own.alive()
@@ -295,7 +298,7 @@ def stand_in(own: Family, monkeypatch: pytest.MonkeyPatch) -> Any:
         path.chmod(0o755)
         monkeypatch.setenv("IDD_SEG_TESTED_BY", own.mark)
         monkeypatch.setattr("sys.executable", str(path))
-        monkeypatch.setattr(supervisor, "GRACE", 1.0)
+        monkeypatch.setattr(launcher, "GRACE", 1.0)
         folder = own.folder / "run"
         folder.mkdir()
         supervise(OmegaConf.create({"run_dir": str(folder)}), 2)
@@ -349,14 +352,14 @@ def test_a_signal_ends_all(name: str, raised: type[BaseException], rest: str, st
 def test_an_interruption_between_two_starts_ends_the_first(
     stand_in: Any, own: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start = supervisor._start
+    start = launcher._start
 
     def interrupted(rank: int, *rest: Any) -> Any:
         if rank == 1:
             raise KeyboardInterrupt
         return start(rank, *rest)
 
-    monkeypatch.setattr(supervisor, "_start", interrupted)
+    monkeypatch.setattr(launcher, "_start", interrupted)
     with pytest.raises(KeyboardInterrupt):
         stand_in(SLEEP)
     assert not own.alive()

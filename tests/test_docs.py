@@ -16,7 +16,7 @@ import segmentation_models_pytorch as smp
 from PIL import Image
 from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
-from idd_seg.cli import config_dir
+from idd_seg.config.groups import config_dir
 from tests.helpers import TINY, run, run_here
 from tests.models.foreign.networks import cirkd, mmseg, save, segformer
 

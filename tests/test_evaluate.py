@@ -21,14 +21,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from idd_seg import evaluate as command
-from idd_seg.bands import whole_view
-from idd_seg.checkpoint import FORMAT, KEY
-from idd_seg.data.base import SegmentationDataModule
-from idd_seg.data.server import ServerFormat
+from idd_seg.checkpoints.reader import FORMAT, KEY
+from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.data.pipeline.submission import ServerFormat
 from idd_seg.errors import ConfigError, DataError
-from idd_seg.evaluation import evaluate, submit
-from idd_seg.inference import Inference
+from idd_seg.evaluation.inference import Inference
+from idd_seg.evaluation.scoring import evaluate, submit
 from idd_seg.metrics import ConfusionMatrix, scores
+from idd_seg.ops.upsample import whole_view
 from idd_seg.types import Outputs
 from tests.commands import call
 from tests.data import layouts

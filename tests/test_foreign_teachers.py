@@ -14,7 +14,7 @@ import torch
 from torchvision.models import get_model
 
 import idd_seg.train
-from idd_seg.checkpoint import file_hash, read_checkpoint
+from idd_seg.checkpoints.reader import file_hash, read_checkpoint
 from idd_seg.models.foreign.repository import folder_hash
 from tests.commands import call
 from tests.models.foreign.networks import cirkd, mmseg, save, segformer

@@ -11,8 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import idd_seg.import_checkpoint
-from idd_seg import build
-from idd_seg.checkpoint import file_hash
+from idd_seg.checkpoints.reader import file_hash
+from idd_seg.config import instantiate
+from idd_seg.config import teacher as teacher_config
 from idd_seg.data.shapes import Shapes
 from idd_seg.errors import CheckpointError
 from tests.commands import call
@@ -67,16 +68,16 @@ def test_the_result_is_a_teacher_with_the_same_logits(
 ) -> None:
     assert run(place, monkeypatch, *MMSEG, "out=b.safetensors") == 0
     described = compose("train", "data=shapes", "teacher=mmseg_pspnet_r101", *SMALL)
-    expected = build.load_teacher(str(place / "a.pth"), described, shapes)
+    expected = teacher_config.load_teacher(str(place / "a.pth"), described, shapes)
     cfg = described if teacher != "imported" else compose("train", "data=shapes", "teacher=imported")
-    found = build.load_teacher(str(place / "b.safetensors"), cfg, shapes)
+    found = teacher_config.load_teacher(str(place / "b.safetensors"), cfg, shapes)
     assert torch.equal(found(image(32, 32)).logits, expected(image(32, 32)).logits)
     assert found.source["sha256"] == file_hash(place / "b.safetensors")
 
 
 @pytest.fixture
 def shapes() -> Shapes:
-    data = build.make_data(compose("train", "data=shapes"))
+    data = instantiate.make_data(compose("train", "data=shapes"))
     assert isinstance(data, Shapes)
     return data
 
@@ -127,5 +128,7 @@ def test_a_card_that_would_call_something_else_is_refused(tmp_path: Path, shapes
     hostile = {"model": {"_target_": "pathlib.Path.touch", "self": {"_target_": "pathlib.Path", "_args_": [str(mark)]}}}
     save_file({"x": torch.ones(1)}, tmp_path / "a.safetensors", {"idd_seg": json.dumps(hostile)})
     with pytest.raises(CheckpointError, match=r"would call 'pathlib\.Path\.touch', which is not of this program"):
-        build.load_teacher(str(tmp_path / "a.safetensors"), compose("train", "data=shapes", "teacher=imported"), shapes)
+        teacher_config.load_teacher(
+            str(tmp_path / "a.safetensors"), compose("train", "data=shapes", "teacher=imported"), shapes
+        )
     assert not mark.exists()

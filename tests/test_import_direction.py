@@ -1,8 +1,9 @@
-"""Imports point down: types <- losses, models, data, metrics <- module, callbacks <- build <- entry points."""
+"""Imports point down: the folders of the package are its layers, in one order, which docs/architecture.md shows."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,28 +14,29 @@ import pytest
 import idd_seg
 
 ROOT = Path(idd_seg.__file__).parent
-SIBLINGS = {"losses", "models", "data", "metrics"}
-GROUND = {"types", "errors", "bands", "casting", "ranks"}
-# Reads the configuration, beside the entry points.
-READS_CONFIG = {
-    "benchmarks",
-    "build",
-    "checks",
-    "cli",
-    "job",
-    "limits",
-    "occupancy",
-    "option_types",
-    "run_folder",
-    "supervisor",
-    "sweeps",
-    "teachers",
-    "training",
-}
+PAGE = ROOT.parents[1] / "docs" / "architecture.md"
+# From the ground up. Whatever stands on one line knows nothing of its neighbours; a file of the package's root stands
+# where its name says, entry points at the top.
+LAYERS = (
+    ("errors", "types", "ops"),
+    ("distributed",),
+    ("losses", "models", "data", "metrics"),
+    ("checkpoints", "plotting"),
+    ("loggers", "distillation", "evaluation"),
+    ("callbacks",),
+    ("config",),
+    ("runs", "library"),
+    ("dataset_check", "exporting", "prediction", "reporting", "sweeps"),
+    ("studies", "benchmarks"),
+)
+CONFIG = next(number for number, layer in enumerate(LAYERS) if "config" in layer)
+LEVELS = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 HEAVY = {"torch", "lightning", "timm", "torchmetrics", "albumentations", "cv2", "matplotlib", "wandb"}
 
 FILES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(ROOT.rglob("*.py"))}
-ENTRY_POINTS = sorted(name for name, path in FILES.items() if "if __name__" in path.read_text(encoding="utf-8"))
+ENTRY_POINTS = sorted(
+    name for name, path in FILES.items() if "." not in name and "if __name__" in path.read_text(encoding="utf-8")
+)
 
 
 def imports(path: Path, *, everywhere: bool = True) -> Iterator[str]:
@@ -55,41 +57,79 @@ def packages(path: Path, *, everywhere: bool = True) -> set[str]:
     return {name.split(".")[0] for name in imports(path, everywhere=everywhere)}
 
 
-def ours(path: Path) -> set[str]:
-    """Return the parts of this program that a file imports: `losses` for `idd_seg.losses.idd`."""
-    return {name.split(".")[1] for name in imports(path) if name.startswith("idd_seg.")}
+def files_of(path: Path) -> set[str]:
+    """Return the files of this program that a file imports: `losses.idd` for `idd_seg.losses.idd.idd`."""
+    found = set()
+    for name in imports(path):
+        parts = name.split(".")[1:] if name.startswith("idd_seg.") else []
+        while parts and ".".join(parts) not in FILES:
+            parts.pop()
+        found.add(".".join(parts))
+    return found - {""}
 
 
 def part(name: str) -> str:
     return name.split(".")[0]
 
 
-def test_the_files_are_found() -> None:
-    assert set(FILES) >= {"types", "errors", "metrics", "losses.term", "models.segmenter", "data.base", "module", "cli"}
+def level(name: str) -> int:
+    """Return the layer of a file; entry points stand above all."""
+    return len(LAYERS) if name in ENTRY_POINTS else LEVELS[part(name)]
+
+
+def test_every_folder_and_file_has_its_layer() -> None:
+    assert {part(name) for name in FILES} - {"__init__"} == {*LEVELS, *ENTRY_POINTS}
     assert {"train", "evaluate"} <= set(ENTRY_POINTS)
 
 
-@pytest.mark.parametrize("name", sorted(GROUND))
-def test_the_ground_stands_on_nothing(name: str) -> None:
-    assert ours(FILES[name]) <= GROUND
+def test_the_root_holds_entry_points_and_little_else() -> None:
+    assert len([name for name in FILES if "." not in name]) <= 15
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if part(name) in SIBLINGS])
-def test_siblings_do_not_know_each_other_nor_what_is_above(name: str) -> None:
-    assert ours(FILES[name]) <= GROUND | {part(name)}
+@pytest.mark.parametrize("name", [name for name in FILES if name != "__init__"])
+def test_imports_point_down(name: str) -> None:
+    for other in files_of(FILES[name]):
+        assert part(other) == part(name) or level(other) < level(name), f"{name} imports {other}"
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if part(name) in {"module", "callbacks"}])
-def test_module_and_callbacks_do_not_know_how_they_are_built(name: str) -> None:
-    assert not ours(FILES[name]) & (READS_CONFIG | {part(entry) for entry in ENTRY_POINTS})
+def test_the_package_itself_imports_nothing_before_it_is_asked() -> None:
+    assert not {n for n in imports(FILES["__init__"], everywhere=False) if n.startswith("idd_seg.")}
+    assert files_of(FILES["__init__"]) == {"library"}  # `load`, when it is called
 
 
-@pytest.mark.parametrize("name", [n for n in FILES if part(n) not in READS_CONFIG and n not in ENTRY_POINTS])
-def test_nothing_else_reads_the_configuration(name: str) -> None:
+def test_no_files_import_each_other_in_a_circle() -> None:
+    done: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " -> ".join((*way, name))
+        if name not in done:
+            for other in files_of(FILES[name]):
+                visit(other, (*way, name))
+            done.add(name)
+
+    for name in FILES:
+        visit(name, ())
+
+
+@pytest.mark.parametrize("name", [n for n in FILES if n != "__init__" and level(n) < CONFIG])
+def test_nothing_below_reads_the_configuration(name: str) -> None:
     assert not packages(FILES[name]) & {"hydra", "omegaconf"}
 
 
-@pytest.mark.parametrize("name", ["cli", *ENTRY_POINTS])
+@pytest.mark.parametrize("name", [n for n in FILES if n.startswith("losses.") and n.count(".") == 1])
+def test_no_term_imports_another(name: str) -> None:
+    shared = {"losses.term", "losses.schedule"}
+    assert not {o for o in files_of(FILES[name]) if o.startswith("losses.") and o.count(".") == 1} - shared
+
+
+def test_the_page_shows_the_same_list() -> None:
+    block = re.search(r"```layers\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
+    assert block is not None
+    rows = [row.split("  ")[0].split() for row in block[1].splitlines() if row]
+    assert [set(row) for row in rows] == [set(layer) for layer in reversed(LAYERS)]
+
+
+@pytest.mark.parametrize("name", ["config.command_line", *ENTRY_POINTS])
 def test_the_command_line_imports_nothing_heavy(name: str) -> None:
     assert not packages(FILES[name], everywhere=False) & HEAVY
 

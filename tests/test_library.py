@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from PIL import Image
 
 import idd_seg
-from idd_seg import build
-from idd_seg.checkpoint import read_checkpoint
+from idd_seg.checkpoints.reader import read_checkpoint
+from idd_seg.config import restore
 from idd_seg.errors import CheckpointError, ConfigError, DataError
-from idd_seg.inference import Inference
+from idd_seg.evaluation.inference import Inference
 from idd_seg.library import Model
 from tests.shipping import save_run
 
@@ -47,7 +47,7 @@ def photo(height: int, width: int, seed: int = 0) -> Any:
 def expected(checkpoint: Path, image: Any) -> Any:
     """Return the class ids by the plain way: normalise, network, interpolate, argmax."""
     saved = read_checkpoint(checkpoint)
-    network, data = build.student_from(saved), build.data_from(saved, None)
+    network, data = restore.student_from(saved), restore.data_from(saved, None)
     with torch.no_grad():
         logits = network(data.normalise(torch.from_numpy(image).permute(2, 0, 1)[None])).logits
     return F.interpolate(logits, size=image.shape[:2], mode="bilinear").argmax(1)[0].numpy()

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from idd_seg.analysis import near_confusion, near_pairs
+from idd_seg.evaluation.probes import near_confusion, near_pairs
 from idd_seg.metrics import ConfusionMatrix, ranks, scores, spearman
 
 

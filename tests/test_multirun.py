@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from idd_seg import train
-from idd_seg.cli import config_dir
+from idd_seg.config.groups import config_dir
 from tests.helpers import TINY
 from tests.processes import Family, family, needs_proc
 from tests.test_run_folder import HOLD

@@ -43,7 +43,7 @@ def test_the_sdist_holds_every_configuration(built: Path) -> None:
 @pytest.mark.slow
 def test_an_unpacked_wheel_finds_its_configurations(built: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(next(built.glob("*.whl"))).extractall(tmp_path / "site")
-    code = "import idd_seg.cli as c; print(c.config_dir())"
+    code = "import idd_seg.config.command_line as c; print(c.config_dir())"
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); {code}"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert result.stdout.strip() == str(tmp_path / "site" / "idd_seg" / "conf"), result.stderr

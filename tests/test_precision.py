@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from idd_seg.callbacks.atomic_checkpoint_io import WholeFiles
 from idd_seg.callbacks.average import Average
-from idd_seg.callbacks.whole_files import WholeFiles
 from idd_seg.losses.adversarial import Adversarial
 from idd_seg.losses.class_position import ClassPosition
 from idd_seg.losses.term import Term

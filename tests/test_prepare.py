@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 
 from idd_seg import prepare
-from idd_seg.contact_sheet import SIDE, contact_sheet, overlay
-from idd_seg.data.base import SegmentationDataModule
 from idd_seg.data.camvid import CamVid
+from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.dataset_check.contact_sheet import SIDE, contact_sheet, overlay
+from idd_seg.dataset_check.report import SHOWN, check
 from idd_seg.errors import ConfigError, DataError
-from idd_seg.preparation import SHOWN, check
 from tests.commands import call
 from tests.data import layouts
 from tests.data.layouts import make_data, photograph, raw, save, values

@@ -10,11 +10,12 @@ import torch
 from filelock import FileLock
 from omegaconf import OmegaConf
 
-from idd_seg import occupancy, train
-from idd_seg.data.cache import DRAFTS, OLD, CachedSource
+from idd_seg import train
+from idd_seg.data.pipeline.cache import DRAFTS, OLD, CachedSource
 from idd_seg.errors import NonFiniteError
-from idd_seg.evaluation import evaluate
-from idd_seg.occupancy import is_taken, taken
+from idd_seg.evaluation.scoring import evaluate
+from idd_seg.runs import lock
+from idd_seg.runs.lock import is_taken, taken
 from tests.commands import call
 from tests.helpers import TINY
 from tests.test_training import network, shapes
@@ -38,7 +39,7 @@ def test_a_class_that_a_network_does_not_know_may_be_minus_infinity() -> None:
 
 def test_a_folder_is_taken_while_its_lock_is_held_alone(tmp_path: Path) -> None:
     assert not is_taken(tmp_path)
-    with FileLock(tmp_path / occupancy.LOCK):
+    with FileLock(tmp_path / lock.LOCK):
         assert is_taken(tmp_path)
     assert not is_taken(tmp_path)
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from idd_seg.data.dataset import EpochSampler, TrainingSampler
-from idd_seg.metrics_file import MetricsFile
+from idd_seg.data.pipeline.dataset import EpochSampler, TrainingSampler
+from idd_seg.loggers.metrics_csv import MetricsFile
 from tests.helpers import TINY, run
 
 OPTIONS = (

@@ -21,14 +21,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from idd_seg.build import data_from, student_from
 from idd_seg.callbacks.checkpoint import WholeFiles
 from idd_seg.callbacks.progress import ProgressBars
-from idd_seg.checkpoint import read_checkpoint
+from idd_seg.checkpoints.reader import read_checkpoint
+from idd_seg.config.restore import data_from, student_from
 from idd_seg.data.shapes import Shapes
+from idd_seg.distillation.module import Distiller
+from idd_seg.distillation.non_finite import NonFiniteGuard
 from idd_seg.errors import CheckpointError, ConfigError, NonFiniteError
-from idd_seg.evaluation import evaluate
-from idd_seg.guard import NonFiniteGuard
+from idd_seg.evaluation.scoring import evaluate
 from idd_seg.losses.adversarial import Adversarial
 from idd_seg.losses.at import AttentionTransfer
 from idd_seg.losses.ce import CrossEntropy
@@ -39,7 +40,6 @@ from idd_seg.losses.term import Term
 from idd_seg.models.heads.psp import PSPHead
 from idd_seg.models.segmenter import Segmenter
 from idd_seg.models.teacher import FrozenTeacher
-from idd_seg.module import Distiller
 from idd_seg.types import Batch, Outputs
 from tests.helpers import TINY, clean_error, run, run_here
 
@@ -166,9 +166,9 @@ def test_a_teacher_of_another_architecture_is_refused(work: Path) -> None:
 
 FOREIGN = [
     "os.mkdir",
-    "idd_seg.models.weights.pickle.loads",
-    "idd_seg.models.weights.read_weights",
-    "idd_seg.data.files.Path",
+    "idd_seg.models.pretrained.weights.pickle.loads",
+    "idd_seg.models.pretrained.weights.read_weights",
+    "idd_seg.data.pipeline.files.Path",
     "idd_seg.models.no_such_module.Head",
 ]
 

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from idd_seg.balance import GradientBalance
+from idd_seg.distillation.gradient_balance import GradientBalance
+from idd_seg.distillation.module import Distiller
+from idd_seg.distillation.term_checks import zero_path
 from idd_seg.errors import ConfigError
 from idd_seg.losses.ce import CrossEntropy
 from idd_seg.losses.fitnet import Hint
@@ -28,8 +30,6 @@ from idd_seg.losses.term import Term
 from idd_seg.models.heads.psp import PSPHead
 from idd_seg.models.segmenter import Segmenter
 from idd_seg.models.teacher import FrozenTeacher
-from idd_seg.module import Distiller
-from idd_seg.objective import zero_path
 from idd_seg.types import Batch, Outputs
 from tests.conftest import TINY
 

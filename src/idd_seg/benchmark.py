@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from idd_seg import cli
+from idd_seg.config import command_line
 from idd_seg.errors import ConfigError, suggest
 
 SUITES = ("checkpoint", "data", "distributed", "eval", "generated", "logging", "losses", "model", "step")
@@ -18,10 +18,10 @@ def main(cfg: DictConfig) -> None:
     """Run the suite `cfg.suite`, print its table and write `benchmark.json` in the run folder."""
     if cfg.suite not in SUITES:
         raise ConfigError(f"there is no suite '{cfg.suite}'{suggest(cfg.suite, SUITES)} They are {', '.join(SUITES)}")
-    from idd_seg.allocator import keep_freed_memory
     from idd_seg.benchmarks.rows import print_rows
-    from idd_seg.evaluation import pick_device
-    from idd_seg.run_folder import describe_run, write_json
+    from idd_seg.evaluation.scoring import pick_device
+    from idd_seg.runs.allocator import keep_freed_memory
+    from idd_seg.runs.provenance import describe_run, write_json
 
     device, run_dir = pick_device(cfg.device), Path(cfg.run_dir)
     if device.type == "cpu":
@@ -37,4 +37,4 @@ def main(cfg: DictConfig) -> None:
 if __name__ == "__main__":
     # The suite may stand by itself: `benchmark losses`.
     sys.argv[1:2] = [word if "=" in word or word.startswith("-") else f"suite={word}" for word in sys.argv[1:2]]
-    cli.run(main, "benchmark")
+    command_line.run(main, "benchmark")

@@ -6,18 +6,19 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from idd_seg import cli
-from idd_seg.limits import check_whole
+from idd_seg.config import command_line
+from idd_seg.config.ranges import check_whole
 
 
 def main(cfg: DictConfig) -> None:
     """Compare the runs of `cfg.runs`, and the teacher they were distilled from, on one split."""
-    from idd_seg import build, comparison
-    from idd_seg.checkpoint import read_checkpoint
+    from idd_seg.checkpoints.reader import read_checkpoint
+    from idd_seg.config import restore
     from idd_seg.errors import CheckpointError, ConfigError
-    from idd_seg.evaluation import pick_device
-    from idd_seg.pictures import save
-    from idd_seg.run_folder import describe_run, write_json
+    from idd_seg.evaluation import comparison
+    from idd_seg.evaluation.scoring import pick_device
+    from idd_seg.plotting.figures import save
+    from idd_seg.runs.provenance import describe_run, write_json
 
     if not isinstance(cfg.runs, DictConfig) or not cfg.runs:
         raise ConfigError('runs must name run folders: "runs={twin: FOLDER, student: FOLDER}"')
@@ -41,11 +42,11 @@ def main(cfg: DictConfig) -> None:
         saved = {"teacher": read_checkpoint(teacher), **saved}
     if teacher and cfg.teacher == "auto" and saved["teacher"].sha256 != noted.get("sha256"):
         raise CheckpointError(f"'{teacher}' is no longer the teacher of '{newest.path}'; name it with teacher=PATH")
-    data = build.data_from(newest, cfg.root, num_workers=cfg.num_workers)
+    data = restore.data_from(newest, cfg.root, num_workers=cfg.num_workers)
     device = pick_device(cfg.device)
-    networks = {name: build.student_from(s) for name, s in saved.items()}
+    networks = {name: restore.student_from(s) for name, s in saved.items()}
     for s in saved.values():
-        build.check_classes(s, data)
+        restore.check_classes(s, data)
     portraits = {
         name: comparison.portray(name, network, data, cfg.split, device, cfg.probe_steps, cfg.seed)
         for name, network in networks.items()
@@ -63,4 +64,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, "compare")
+    command_line.run(main, "compare")

@@ -6,23 +6,23 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from idd_seg import cli
+from idd_seg.config import command_line
 
 
 def main(cfg: DictConfig) -> None:
     """Evaluate the student of `cfg.checkpoint`; print its table and write `metrics.json` in the run folder."""
-    from idd_seg import build
-    from idd_seg.checkpoint import read_checkpoint
-    from idd_seg.evaluation import evaluate, pick_device, submit
+    from idd_seg.checkpoints.reader import read_checkpoint
+    from idd_seg.config import instantiate, restore
+    from idd_seg.evaluation.scoring import evaluate, pick_device, submit
     from idd_seg.models.segmenter import count_parameters
-    from idd_seg.run_folder import describe_run, write_json
-    from idd_seg.tables import class_table
+    from idd_seg.plotting.tables import class_table
+    from idd_seg.runs.provenance import describe_run, write_json
 
     saved = read_checkpoint(cfg.checkpoint)
-    data = build.data_from(saved, cfg.root, num_workers=cfg.num_workers)
-    inference = build.make_inference(cfg.eval, saved)
-    network = build.student_from(saved)
-    build.check_classes(saved, data)
+    data = restore.data_from(saved, cfg.root, num_workers=cfg.num_workers)
+    inference = instantiate.make_inference(cfg.eval, saved)
+    network = restore.student_from(saved)
+    restore.check_classes(saved, data)
     device, run_dir = pick_device(cfg.device), Path(cfg.run_dir)
     if cfg.submit:
         archive = submit(network, data, cfg.split, device, run_dir / "submission", inference)
@@ -41,4 +41,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, "evaluate")
+    command_line.run(main, "evaluate")

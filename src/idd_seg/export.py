@@ -8,20 +8,20 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from idd_seg import cli
-from idd_seg.limits import words_of
+from idd_seg.config import command_line
+from idd_seg.config.ranges import words_of
 
 
 def main(cfg: DictConfig) -> None:
     """Export the student of `cfg.checkpoint` into the folder `cfg.output`, which appears when all of it is right."""
     import torch
 
-    from idd_seg import build
+    from idd_seg.config import restore
     from idd_seg.errors import ConfigError
     from idd_seg.exporting import int8, speed
     from idd_seg.exporting.export import Export, Plan, check_target, table_of
     from idd_seg.library import load
-    from idd_seg.run_folder import describe_run
+    from idd_seg.runs.provenance import describe_run
 
     plan = Plan(
         cfg.formats if isinstance(cfg.formats, str) else words_of(cfg, "formats"),
@@ -38,8 +38,8 @@ def main(cfg: DictConfig) -> None:
     model = load(cfg.checkpoint, "cpu")
     data = None
     if plan.int8:
-        data = build.data_from(model.saved, cfg.calibration.root)
-        build.check_classes(model.saved, data)
+        data = restore.data_from(model.saved, cfg.calibration.root)
+        restore.check_classes(model.saved, data)
         int8.check(data, cfg.calibration.images, cfg.calibration.split)
     if cfg.measure.speed:
         speed.check(cfg.measure.size, cfg.measure.repeats)
@@ -62,4 +62,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, "export")
+    command_line.run(main, "export")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from idd_seg import cli
+from idd_seg.config import command_line
 
 
 def main(cfg: DictConfig) -> None:
     """Read the network of `cfg.teacher` from `cfg.checkpoint` and write it to `cfg.out`, whole or not at all."""
-    from idd_seg import build
-    from idd_seg.importing import names_for, target_of, write
+    from idd_seg.config import teacher as teacher_config
+    from idd_seg.models.foreign.saving import names_for, target_of, write
 
     out = target_of(cfg.out, cfg.checkpoint)
-    opened, model = build.open_for_import(cfg)
+    opened, model = teacher_config.open_for_import(cfg)
     names = names_for(opened, cfg.teacher.class_names, cfg.data.name, cfg.data.class_names)
     write(out, opened, model, names)
     for line in opened.said:
@@ -24,4 +24,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, "import_checkpoint")
+    command_line.run(main, "import_checkpoint")

@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from idd_seg import build
-from idd_seg.checkpoint import Saved
+from idd_seg.checkpoints.data_card import DataCard, Normalise
+from idd_seg.checkpoints.exported_folder import read_saved
+from idd_seg.checkpoints.reader import Saved
+from idd_seg.config import restore
 from idd_seg.data.augment import cut, whole
-from idd_seg.data.source import UInt8
-from idd_seg.data_card import DataCard, Normalise
+from idd_seg.data.pipeline.source import UInt8
 from idd_seg.errors import CheckpointError, DataError
-from idd_seg.evaluation import pick_device
-from idd_seg.exporting.reading import read_saved
-from idd_seg.inference import Inference
+from idd_seg.evaluation.inference import Inference
+from idd_seg.evaluation.picture_input import read_picture, to_rgb
+from idd_seg.evaluation.scoring import pick_device
+from idd_seg.evaluation.sliding_window import class_bands
 from idd_seg.models.segmenter import Segmenter
-from idd_seg.prediction.reading import read_picture, to_rgb
-from idd_seg.strips import class_bands
 
 ClassIds: TypeAlias = NDArray[Any]
 Picture: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.uint8] | Tensor"
@@ -138,7 +138,7 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Model:
     target = str(saved.config("student").get("_target_"))
     if not target.startswith("idd_seg.models."):
         raise CheckpointError(f"'{saved.path}': its student would be '{target}', which is no network of this program")
-    return Model(build.student_from(saved), saved, pick_device(device))
+    return Model(restore.student_from(saved), saved, pick_device(device))
 
 
 def as_rgb(image: Picture) -> UInt8:

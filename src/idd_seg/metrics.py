@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from idd_seg.bands import View, class_bands, whole_view
+from idd_seg.ops.upsample import View, class_bands, whole_view
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from idd_seg import cli
-from idd_seg.limits import words_of
+from idd_seg.config import command_line
+from idd_seg.config.ranges import words_of
 
 
 def main(cfg: DictConfig) -> None:
@@ -17,13 +17,13 @@ def main(cfg: DictConfig) -> None:
     Raises:
         UserError: at the end, if some files failed; the results of the others are there.
     """
-    from idd_seg import build
+    from idd_seg.config import instantiate
     from idd_seg.errors import ConfigError, UserError
     from idd_seg.library import load
     from idd_seg.prediction.folder import Pace, predict_all, write_failures
     from idd_seg.prediction.inputs import find_jobs
     from idd_seg.prediction.results import Results
-    from idd_seg.run_folder import describe_run
+    from idd_seg.runs.provenance import describe_run
 
     output, run_dir = Path(str(cfg.output)).expanduser(), Path(cfg.run_dir)
     pace = Pace(cfg.batch_size, cfg.workers, cfg.max_pixels, cfg.whole_limit)
@@ -34,7 +34,7 @@ def main(cfg: DictConfig) -> None:
     jobs = find_jobs(str(cfg.input), output, cfg.keep_ending)
     model = load(cfg.checkpoint, cfg.device)
     model.whole_limit = pace.whole_limit
-    inference = build.make_inference(cfg.eval, model.saved)
+    inference = instantiate.make_inference(cfg.eval, model.saved)
     results = Results(output, model, save, cfg.opacity, cfg.save_frames)
     results.check(jobs)
     describe_run(cfg, run_dir)
@@ -51,4 +51,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, "predict")
+    command_line.run(main, "predict")

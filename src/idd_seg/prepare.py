@@ -6,29 +6,31 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from idd_seg import cli
-from idd_seg.limits import check_whole, words_of
+from idd_seg.config import command_line
+from idd_seg.config.ranges import check_whole, words_of
 
 
 def main(cfg: DictConfig) -> None:
     """Fetch what is missing, then check the data set; contact sheets and a report lie in the run folder."""
-    from idd_seg import build
-    from idd_seg.data.obtain import obtain
-    from idd_seg.preparation import check
-    from idd_seg.run_folder import describe_run
+    from idd_seg.config import instantiate
+    from idd_seg.data.download.plan import obtain
+    from idd_seg.dataset_check.report import check
+    from idd_seg.runs.provenance import describe_run
 
     splits = words_of(cfg, "splits")
     check_whole(cfg, "workers", 0)
     check_whole(cfg, "samples", 1)
-    data = build.make_data(cfg)
+    data = instantiate.make_data(cfg)
     run_dir = Path(cfg.run_dir)
     describe_run(cfg, run_dir)
     if cfg.fetch and "download" in cfg:
         obtain(
-            build.make(cfg.download, "download"), Path(cfg.data.root).expanduser(), Path(cfg.archives_dir).expanduser()
+            instantiate.make(cfg.download, "download"),
+            Path(cfg.data.root).expanduser(),
+            Path(cfg.archives_dir).expanduser(),
         )
     check(data, splits, cfg.workers, cfg.samples, cfg.seed, run_dir)
 
 
 if __name__ == "__main__":
-    cli.run(main, "prepare")
+    command_line.run(main, "prepare")

@@ -9,8 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from idd_seg import cli
-from idd_seg.limits import check_whole
+from idd_seg.config import command_line
+from idd_seg.config.ranges import check_whole
 
 
 def main(cfg: DictConfig) -> None:
@@ -49,4 +49,4 @@ def _stop(number: int, frame: Any) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, "study")
+    command_line.run(main, "study")

@@ -7,32 +7,34 @@ from contextlib import suppress
 
 from omegaconf import DictConfig
 
-from idd_seg import cli
+from idd_seg.config import command_line
+from idd_seg.config.ranges import check_numbers
+from idd_seg.distributed.environment import Place, place_of
 from idd_seg.errors import ConfigError
-from idd_seg.limits import check_numbers
-from idd_seg.place import Place, place_of
 
 
 def main(cfg: DictConfig) -> float:
     """Train as `cfg` says; return the best mIoU on held-out images, which sweepers maximise."""
     check_numbers(cfg)
-    from idd_seg.job import run  # PyTorch is imported here, so that --help, and what is wrong by itself, need not wait
+    from idd_seg.runs.run import (
+        run,  # PyTorch is imported here, so that --help, and what is wrong by itself, need not wait
+    )
 
     return run(cfg)
 
 
 def start() -> None:
     """Read the command line and train; of several processes of torchrun or srun rank 0 does, and leads the others."""
-    with cli.told("train"):
+    with command_line.told("train"):
         place = place_of()
         if place is not None:
             _refuse_sweep(place)
         if place is None:
-            cli.run(main, "train")
+            command_line.run(main, "train")
         elif place.rank == 0:
             _lead(place)
         else:
-            from idd_seg.job import follow
+            from idd_seg.runs.run import follow
 
             follow(place)
 
@@ -50,9 +52,9 @@ def _refuse_sweep(place: Place) -> None:
 
 def _lead(place: Place) -> None:
     try:
-        cli.run(main, "train")
+        command_line.run(main, "train")
     except BaseException:
-        from idd_seg.job import dismiss
+        from idd_seg.runs.run import dismiss
 
         with suppress(Exception):  # the others are gone, or never came; what has failed is said
             dismiss(place)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from idd_seg.benchmarks import model, networks, ways
 from idd_seg.benchmarks.networks import Found, cases_of, flops, picture_size
 from idd_seg.benchmarks.timing import Timing
-from idd_seg.build import make_student
+from idd_seg.config.instantiate import make_student
 from idd_seg.errors import CheckpointError, ConfigError, UserError
 from idd_seg.models.mit_block import Attention
 from idd_seg.types import Outputs

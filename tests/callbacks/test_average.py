@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from idd_seg.callbacks.average import KEY, Average
-from idd_seg.checkpoint import STUDENT
+from idd_seg.checkpoints.reader import STUDENT
 from idd_seg.errors import ConfigError
 from idd_seg.losses.ce import CrossEntropy
 from tests.helpers import TINY, run

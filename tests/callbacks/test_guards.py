@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from idd_seg.callbacks.explosion import Explosion
-from idd_seg.callbacks.rivalry import Rivalry
+from idd_seg.callbacks.loss_spike import Explosion
+from idd_seg.callbacks.weak_teacher import Rivalry
 from idd_seg.errors import ConfigError
 from idd_seg.losses.ce import CrossEntropy
 from idd_seg.losses.kd import PixelWise

@@ -21,16 +21,16 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from idd_seg.checkpoint import latest_whole, previous_of, read_checkpoint
-from idd_seg.data.archives import unpack
-from idd_seg.data.cache import CachedSource
-from idd_seg.data.class_list import ClassList, read_class_list
-from idd_seg.data.files import Pair, PairSource
+from idd_seg.checkpoints.reader import latest_whole, previous_of, read_checkpoint
+from idd_seg.data.download.unpack import unpack
 from idd_seg.data.folder import Folder
-from idd_seg.data.reading import read_image, read_label
+from idd_seg.data.pipeline.cache import CachedSource
+from idd_seg.data.pipeline.class_list import ClassList, read_class_list
+from idd_seg.data.pipeline.decode import read_image, read_label
+from idd_seg.data.pipeline.files import Pair, PairSource
+from idd_seg.distillation.teacher_cache import _Records
 from idd_seg.errors import UserError
-from idd_seg.occupancy import _look
-from idd_seg.teacher_cache import _Records
+from idd_seg.runs.lock import _look
 from tests.chaos import mutations
 from tests.chaos.outcome import Outcome
 

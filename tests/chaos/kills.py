@@ -151,7 +151,7 @@ def _await(child: Child, moment: Moment) -> bool:
 
 def _kept(run: Path) -> int:
     """Return the step of the checkpoint that the run would go on from, read as the program does."""
-    from idd_seg.checkpoint import latest_whole
+    from idd_seg.checkpoints.reader import latest_whole
 
     saved = latest_whole(run / "checkpoints" / "last.ckpt")
     return 0 if saved is None else int(torch.load(saved.path, weights_only=True)["global_step"])

@@ -16,7 +16,7 @@ from typing import Any
 
 import lightning as L
 
-from idd_seg.callbacks import whole_files
+from idd_seg.callbacks import atomic_checkpoint_io
 
 OPTION = "+callbacks.sign={_target_: tests.chaos.signs.Sign}"
 START, TRAINING, VALIDATING, WRITING = range(4)
@@ -90,7 +90,12 @@ def die_in_writing(stage: str, number: int) -> Callable[[], None]:
 
     def arm() -> None:
         count = 0
-        save, keep, names, sync = whole_files.torch.save, whole_files._keep, whole_files._flush_names, os.fsync
+        save, keep, names, sync = (
+            atomic_checkpoint_io.torch.save,
+            atomic_checkpoint_io._keep,
+            atomic_checkpoint_io._flush_names,
+            os.fsync,
+        )
 
         def die(at: str) -> None:
             if at == stage and count >= number:
@@ -118,8 +123,12 @@ def die_in_writing(stage: str, number: int) -> Callable[[], None]:
             die("renamed")
             names(folder)
 
-        whole_files.torch.save = saving  # type: ignore[assignment]
-        whole_files.os.fsync, whole_files._keep, whole_files._flush_names = syncing, keeping, naming
+        atomic_checkpoint_io.torch.save = saving  # type: ignore[assignment]
+        atomic_checkpoint_io.os.fsync, atomic_checkpoint_io._keep, atomic_checkpoint_io._flush_names = (
+            syncing,
+            keeping,
+            naming,
+        )
 
     return arm
 
@@ -137,13 +146,13 @@ def limit_files(size: int | None) -> Callable[[], None]:
 
 def failing(number: int) -> Callable[[], None]:
     """Return what lets each checkpoint fail by this error number from now on; 0 ends it."""
-    save = whole_files.torch.save
+    save = atomic_checkpoint_io.torch.save
 
     def fail(*_: Any, **__: Any) -> None:
         raise OSError(number, os.strerror(number))
 
     def set_failing() -> None:
-        whole_files.torch.save = fail if number else save  # type: ignore[assignment]
+        atomic_checkpoint_io.torch.save = fail if number else save  # type: ignore[assignment]
 
     return set_failing
 

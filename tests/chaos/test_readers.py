@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from idd_seg.checkpoint import read_checkpoint
-from idd_seg.data.class_list import read_class_list
-from idd_seg.data.files import read_table
+from idd_seg.checkpoints.reader import read_checkpoint
 from idd_seg.data.folder import _words
-from idd_seg.data.labels import LabelMap
-from idd_seg.data.reading import read_image, read_label
+from idd_seg.data.pipeline.class_list import read_class_list
+from idd_seg.data.pipeline.decode import read_image, read_label
+from idd_seg.data.pipeline.files import read_table
+from idd_seg.data.pipeline.labels import LabelMap
 from idd_seg.errors import CheckpointError, ConfigError, DataError
 
 

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from idd_seg import build
-from idd_seg.cli import config_dir
-from idd_seg.data.base import SegmentationDataModule
+from idd_seg.config import instantiate
+from idd_seg.config.groups import config_dir
+from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 
 Array = NDArray[Any]
 Size = tuple[int, int]  # height, width
@@ -67,7 +67,7 @@ def compose(*overrides: str) -> Any:
 
 def make_data(name: str, root: Path, *overrides: str) -> SegmentationDataModule:
     """Build a data set as a run does, from its YAML."""
-    return build.make_data(compose(f"data={name}", f'data.root="{root}"', "data.num_workers=0", *overrides))
+    return instantiate.make_data(compose(f"data={name}", f'data.root="{root}"', "data.num_workers=0", *overrides))
 
 
 def moved(data: SegmentationDataModule, root: Path) -> SegmentationDataModule:

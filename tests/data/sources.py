@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from idd_seg.data.base import SegmentationDataModule
-from idd_seg.data.source import Item, Source
+from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.data.pipeline.source import Item, Source
 
 # A space, letters beyond ASCII, several dots.
 NAMES = ("0001 street scene", "0002 Größe 街", "0003.frame.tail")

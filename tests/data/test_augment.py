@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from idd_seg.data.augment import Augmentation
-from idd_seg.data.dataset import Sample, SegmentationDataset
-from idd_seg.data.labels import LabelMap
+from idd_seg.data.pipeline.dataset import Sample, SegmentationDataset
+from idd_seg.data.pipeline.labels import LabelMap
 from idd_seg.errors import ConfigError
 from tests.data.sources import Coordinates
 

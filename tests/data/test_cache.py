@@ -19,15 +19,15 @@ import pytest
 import torch
 from PIL import Image
 
-from idd_seg.data import ram
 from idd_seg.data.augment import Augmentation
-from idd_seg.data.base import SegmentationDataModule
-from idd_seg.data.cache import START, CachedSource
 from idd_seg.data.camvid import CamVid
-from idd_seg.data.files import Pair, PairSource
 from idd_seg.data.folder import Folder
+from idd_seg.data.pipeline import shared_memory
+from idd_seg.data.pipeline.cache import START, CachedSource
+from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.data.pipeline.files import Pair, PairSource
+from idd_seg.data.pipeline.source import Item
 from idd_seg.data.shapes import ShapesSource
-from idd_seg.data.source import Item
 from idd_seg.errors import ConfigError, DataError
 from idd_seg.types import Batch
 from tests.data import layouts
@@ -43,10 +43,10 @@ def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A memory file system of its own, so that tests leave the real one alone."""
     root = tmp_path / "shm"
     root.mkdir()
-    monkeypatch.setattr(ram, "ROOT", root)
-    monkeypatch.delenv(ram.OWNER, raising=False)
+    monkeypatch.setattr(shared_memory, "ROOT", root)
+    monkeypatch.delenv(shared_memory.OWNER, raising=False)
     yield root
-    os.environ.pop(ram.OWNER, None)
+    os.environ.pop(shared_memory.OWNER, None)
 
 
 def augmentation() -> Augmentation:
@@ -450,7 +450,7 @@ def test_the_yaml_takes_each_cache(cache: str, tmp_path: Path, memory: Path) -> 
 
 
 def test_there_must_be_a_memory_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ram, "ROOT", tmp_path / "nowhere")
+    monkeypatch.setattr(shared_memory, "ROOT", tmp_path / "nowhere")
     with pytest.raises(ConfigError, match=r"data\.cache=ram needs .*data\.cache=disk"):
         camvid(layouts.camvid(tmp_path), tmp_path, cache="ram").setup("fit")
 
@@ -462,43 +462,46 @@ def ended_process() -> int:
 
 
 def test_folders_of_processes_that_have_ended_are_removed_and_no_others(memory: Path) -> None:
-    gone, alive = memory / f"{ram.PREFIX}{ended_process()}", memory / f"{ram.PREFIX}{os.getppid()}"
-    others = [memory / name for name in (f"{ram.PREFIX}x", "idd_seg_0", "something", f"other_{ram.PREFIX}1")]
+    gone, alive = memory / f"{shared_memory.PREFIX}{ended_process()}", memory / f"{shared_memory.PREFIX}{os.getppid()}"
+    others = [
+        memory / name
+        for name in (f"{shared_memory.PREFIX}x", "idd_seg_0", "something", f"other_{shared_memory.PREFIX}1")
+    ]
     for folder in (gone, alive, *others):
         (folder / "ab").mkdir(parents=True)
         (folder / "ab" / "file").write_text("x")
-    mine = ram.shared_folder()
-    assert mine == memory / f"{ram.PREFIX}{os.getpid()}"
+    mine = shared_memory.shared_folder()
+    assert mine == memory / f"{shared_memory.PREFIX}{os.getpid()}"
     assert mine.stat().st_mode & 0o077 == 0  # pictures may be private
     assert not gone.exists()
     assert all((folder / "ab" / "file").is_file() for folder in (alive, *others))
 
 
 def test_all_parts_of_a_run_share_a_folder(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = ram.shared_folder()
-    assert ram.shared_folder() == first
-    assert os.environ[ram.OWNER] == str(os.getpid())
+    first = shared_memory.shared_folder()
+    assert shared_memory.shared_folder() == first
+    assert os.environ[shared_memory.OWNER] == str(os.getpid())
     # A process that this one starts inherits the owner.
-    monkeypatch.setenv(ram.OWNER, str(os.getppid()))
-    assert ram.shared_folder() == memory / f"{ram.PREFIX}{os.getppid()}"
+    monkeypatch.setenv(shared_memory.OWNER, str(os.getppid()))
+    assert shared_memory.shared_folder() == memory / f"{shared_memory.PREFIX}{os.getppid()}"
 
 
 @pytest.mark.parametrize("value", ["", "abc", "-1", "ended"])
 def test_an_owner_that_is_none_is_replaced(value: str, memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(ram.OWNER, str(ended_process()) if value == "ended" else value)
-    assert ram.shared_folder() == memory / f"{ram.PREFIX}{os.getpid()}"
+    monkeypatch.setenv(shared_memory.OWNER, str(ended_process()) if value == "ended" else value)
+    assert shared_memory.shared_folder() == memory / f"{shared_memory.PREFIX}{os.getpid()}"
 
 
 @pytest.mark.parametrize("number", ["9" * 30, "²"])
 def test_a_foreign_folder_with_an_odd_number_is_left_alone(number: str, memory: Path) -> None:
-    (memory / f"{ram.PREFIX}{number}").mkdir()
-    assert ram.shared_folder().is_dir()
+    (memory / f"{shared_memory.PREFIX}{number}").mkdir()
+    assert shared_memory.shared_folder().is_dir()
 
 
 SCRIPT = """
 import os, sys
 from pathlib import Path
-from idd_seg.data import ram
+from idd_seg.data.pipeline import shared_memory
 ram.ROOT = Path(sys.argv[1])
 folder = ram.shared_folder()
 (folder / "ab").mkdir()
@@ -520,7 +523,7 @@ def test_the_folder_goes_with_the_process_and_not_with_its_workers(memory: Path)
         [sys.executable, "-c", SCRIPT, str(memory), "an error ends it"], capture_output=True, text=True, timeout=60
     )
     assert result.returncode == 1
-    assert result.stdout.strip().startswith(str(memory / ram.PREFIX)), result.stderr
+    assert result.stdout.strip().startswith(str(memory / shared_memory.PREFIX)), result.stderr
     assert result.stderr.strip() == "an error ends it"
     assert list(memory.iterdir()) == []
 
@@ -528,7 +531,9 @@ def test_the_folder_goes_with_the_process_and_not_with_its_workers(memory: Path)
 @pytest.fixture(autouse=True)
 def nothing_is_left_in_the_real_memory() -> Iterator[None]:
     def own_folders() -> set[Path]:
-        return set(Path("/dev/shm").glob(f"{ram.PREFIX}{os.getpid()}")) if Path("/dev/shm").is_dir() else set()
+        return (
+            set(Path("/dev/shm").glob(f"{shared_memory.PREFIX}{os.getpid()}")) if Path("/dev/shm").is_dir() else set()
+        )
 
     before = own_folders()
     yield

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from omegaconf.errors import OmegaConfBaseException
 
-from idd_seg.cli import explain
-from idd_seg.data.class_list import ClassList, read_class_list
+from idd_seg.config.messages import explain
+from idd_seg.data.pipeline.class_list import ClassList, read_class_list
 from idd_seg.errors import DataError, UserError
 from tests.data.layouts import make_data, voc_palette
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from idd_seg.data.augment import TRIES, Augmentation, Window
-from idd_seg.data.base import SegmentationDataModule
-from idd_seg.data.dataset import EpochSampler, Sample
-from idd_seg.data.source import Item
+from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.data.pipeline.dataset import EpochSampler, Sample
+from idd_seg.data.pipeline.source import Item
 from idd_seg.types import Batch
 from tests.data.sources import OneSource, settings
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from idd_seg.data.base import SegmentationDataModule
-from idd_seg.data.dataset import SegmentationDataset
+from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.data.pipeline.dataset import SegmentationDataset
 from idd_seg.data.voc import VOC
 from idd_seg.errors import ConfigError, DataError
 from tests.data import layouts

@@ -17,11 +17,11 @@ import pytest
 import torch
 from PIL import Image
 
-from idd_seg.data import reading
-from idd_seg.data.base import SegmentationDataModule
 from idd_seg.data.camvid import CamVid
-from idd_seg.data.files import Pair, PairSource
-from idd_seg.data.reading import read_image, read_label
+from idd_seg.data.pipeline import decode
+from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.data.pipeline.decode import read_image, read_label
+from idd_seg.data.pipeline.files import Pair, PairSource
 from idd_seg.data.shapes import Shapes
 from idd_seg.data.voc import VOC
 from idd_seg.errors import DataError, UserError, message_of
@@ -132,9 +132,9 @@ def test_grey_labels_of_few_bits_keep_their_values(tmp_path: Path, depth: int) -
 
 
 def test_a_photograph_that_its_tag_turns_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "_told_turned", False)
+    monkeypatch.setattr(decode, "_told_turned", False)
     tag = Image.Exif()
-    tag[reading.ORIENTATION] = 6
+    tag[decode.ORIENTATION] = 6
     for name in ("a.jpg", "b.jpg"):
         photograph(0).save(tmp_path / name, exif=tag)
     with pytest.warns(UserWarning, match=r"a\.jpg: its EXIF tag says") as told:

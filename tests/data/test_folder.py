@@ -13,7 +13,7 @@ import pytest
 from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 
-from idd_seg.cli import explain
+from idd_seg.config.messages import explain
 from idd_seg.data.folder import Folder
 from idd_seg.errors import ConfigError, DataError
 from tests.data import layouts

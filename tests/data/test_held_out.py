@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from idd_seg import build
-from idd_seg.checkpoint import Saved
-from idd_seg.data.source import Part
+from idd_seg.checkpoints.reader import Saved
+from idd_seg.config import restore
+from idd_seg.data.pipeline.source import Part
 from idd_seg.errors import ConfigError
 from tests.data.layouts import compose
 from tests.data.sources import Coordinates, OneSource, settings
@@ -41,7 +41,7 @@ def test_a_checkpoints_val_is_val() -> None:
     """Whoever evaluates a run whose options were searched on a held-out part asks for the split by its name."""
     cfg = compose("data.held_out=5", "data.train_length=10", "data.val_length=4", "loss=ce")
     card = {"config": {"data": OmegaConf.to_container(cfg.data, resolve=True)}}
-    data = build.data_from(Saved(Path("a.ckpt"), {}, card, "0"), None)
+    data = restore.data_from(Saved(Path("a.ckpt"), {}, card, "0"), None)
     assert [data.dataset("val").source.name(i) for i in range(4)] == [f"shapes:0/val/{i}" for i in range(4)]
     assert len(data.dataset("train")) == 10
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from idd_seg.data.augment import Augmentation
-from idd_seg.data.jitter import ColourJitter, recoloured
+from idd_seg.data.pipeline.jitter import ColourJitter, recoloured
 from idd_seg.errors import ConfigError
 
 FIELD = albumentations.ColorJitter(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from idd_seg.data.labels import ColourMap, LabelMap, ToClasses
+from idd_seg.data.pipeline.labels import ColourMap, LabelMap, ToClasses
 from idd_seg.errors import ConfigError, DataError
 
 Array = NDArray[Any]

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from idd_seg.data.augment import Augmentation
-from idd_seg.data.base import SegmentationDataModule
-from idd_seg.data.dataset import EpochSampler, Sample, collate
-from idd_seg.data.labels import LabelMap
+from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.data.pipeline.dataset import EpochSampler, Sample, collate
+from idd_seg.data.pipeline.labels import LabelMap
 from idd_seg.errors import ConfigError, DataError
 from idd_seg.types import Batch
 from tests.data.sources import Coordinates, OneSource, settings

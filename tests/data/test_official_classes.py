@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from idd_seg.cli import config_dir
+from idd_seg.config.groups import config_dir
 from idd_seg.data.cityscapes import IDS
-from idd_seg.data.class_list import bit_colour
-from idd_seg.data.labels import LabelMap
+from idd_seg.data.pipeline.class_list import bit_colour
+from idd_seg.data.pipeline.labels import LabelMap
 from idd_seg.errors import DataError
 
 NUMBERS = {"camvid": 11, "voc": 21, "cityscapes": 19, "ade20k": 150, "coco_stuff": 171}

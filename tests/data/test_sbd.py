@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from idd_seg.data import mat, sbd
-from idd_seg.data.class_list import bit_colour
-from idd_seg.data.sbd import AugmentedVOC, read_mat
+from idd_seg.data.download import matlab5, sbd
+from idd_seg.data.download.sbd import AugmentedVOC, read_mat
+from idd_seg.data.pipeline.class_list import bit_colour
 from idd_seg.data.voc import VOC
 from idd_seg.errors import DataError
 from tests.data.sources import SIZE, label_map, photograph
@@ -271,13 +271,15 @@ def element(order: str, kind: int, body: bytes, small: bool = False) -> bytes:
     """Return an element of a MATLAB 5 file."""
     if small:
         return struct.pack(f"{order}I", len(body) << 16 | kind) + body.ljust(4, b"\0")
-    return struct.pack(f"{order}II", kind, len(body)) + body + bytes(-len(body) % 8 if kind != mat.COMPRESSED else 0)
+    return (
+        struct.pack(f"{order}II", kind, len(body)) + body + bytes(-len(body) % 8 if kind != matlab5.COMPRESSED else 0)
+    )
 
 
 def array(order: str, kind: int, shape: tuple[int, int], name: bytes, content: bytes, small: bool) -> bytes:
-    body = element(order, mat.UINT32, struct.pack(f"{order}II", kind, 0))
-    body += element(order, mat.INT32, struct.pack(f"{order}ii", *shape))
-    return element(order, mat.MATRIX, body + element(order, mat.INT8, name, small and len(name) <= 4) + content)
+    body = element(order, matlab5.UINT32, struct.pack(f"{order}II", kind, 0))
+    body += element(order, matlab5.INT32, struct.pack(f"{order}ii", *shape))
+    return element(order, matlab5.MATRIX, body + element(order, matlab5.INT8, name, small and len(name) <= 4) + content)
 
 
 def file_of(
@@ -286,7 +288,7 @@ def file_of(
     small: bool = False,
     compressed: bool = False,
     kind: int = 9,
-    outer: int = mat.STRUCT,
+    outer: int = matlab5.STRUCT,
     shape: tuple[int, int] = (1, 1),
     fields: bytes = b"Presents,Segmentation",
 ) -> bytes:
@@ -294,13 +296,13 @@ def file_of(
     other = array(order, 9, (1, 1), b"", element(order, 2, b"\1", small), small)
     segmentation = array(order, kind, label.shape, b"", element(order, 2, label.tobytes("F"), label.size <= 4), small)
     names = b"".join(name.ljust(16, b"\0") for name in fields.split(b","))
-    content = element(order, mat.INT32, struct.pack(f"{order}i", 16), small) + element(order, mat.INT8, names)
+    content = element(order, matlab5.INT32, struct.pack(f"{order}i", 16), small) + element(order, matlab5.INT8, names)
     variables = [
         array(order, 9, (1, 1), b"x", element(order, 2, b"\1", small), small),
         array(order, outer, shape, b"GTcls", content + other + segmentation, small),
     ]
     if compressed:
-        variables = [element(order, mat.COMPRESSED, zlib.compress(variable)) for variable in variables]
+        variables = [element(order, matlab5.COMPRESSED, zlib.compress(variable)) for variable in variables]
     header = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack(f"{order}HH", 0x0100, 0x4D49)
     return header + b"".join(variables)
 
@@ -328,7 +330,9 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: py
     with pytest.raises(DataError, match=r"an element is cut off, or larger than it may be"):
         read_mat(path)
     one = array(order, 9, (1, 600), b"x", element(order, 2, bytes(600)), False)
-    several = b"".join(element(order, mat.COMPRESSED, zlib.compress(one)) for _ in range(4))  # each within the limit
+    several = b"".join(
+        element(order, matlab5.COMPRESSED, zlib.compress(one)) for _ in range(4)
+    )  # each within the limit
     path.write_bytes(path.read_bytes()[:128] + several)
     with pytest.raises(DataError, match="larger than it may be"):
         read_mat(path)
@@ -365,8 +369,8 @@ def test_a_file_that_is_cut_off_is_told(tmp_path: Path, compressed: bool) -> Non
 
 def test_a_small_element_that_is_large_is_told(tmp_path: Path) -> None:
     data = file_of("<", label_map(0, 21), small=True)
-    small = struct.pack("<I", 1 << 16 | mat.INT8) + b"x"
+    small = struct.pack("<I", 1 << 16 | matlab5.INT8) + b"x"
     assert small in data
-    (tmp_path / "a.mat").write_bytes(data.replace(small, struct.pack("<I", 9 << 16 | mat.INT8) + b"x"))
+    (tmp_path / "a.mat").write_bytes(data.replace(small, struct.pack("<I", 9 << 16 | matlab5.INT8) + b"x"))
     with pytest.raises(DataError, match="an element is cut off"):
         read_mat(tmp_path / "a.mat")

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from idd_seg.data.pipeline.source import Item
 from idd_seg.data.scene import (
     CLASSES,
     IGNORE,
@@ -20,7 +21,6 @@ from idd_seg.data.scene import (
     paint_square,
 )
 from idd_seg.data.shapes import ShapesSource
-from idd_seg.data.source import Item
 from idd_seg.errors import ConfigError
 
 LAMP, BUOY, WEST, EAST, WIRE, SPARK = range(5, 11)

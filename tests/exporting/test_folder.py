@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import idd_seg
+from idd_seg.checkpoints.exported_folder import read_saved
 from idd_seg.errors import CheckpointError, UserError
 from idd_seg.exporting.export import Export, Plan
-from idd_seg.exporting.reading import read_saved
 from tests.models.test_weights import Hostile
 from tests.shipping import save_run
 
@@ -75,8 +75,12 @@ def change(folder: Path, where: list[str], value: Any) -> None:
 HOSTILE: dict[str, tuple[list[str], Any, str]] = {
     "a call": (["student", "_target_"], "os.system", "no network of this program"),
     "a call below": (["student", "head", "_target_"], "builtins.eval", "would call 'builtins.eval'"),
-    "a call through ours": (["student", "head", "_target_"], "idd_seg.models.weights.pickle.loads", "would call"),
-    "a function of ours": (["student", "_target_"], "idd_seg.models.weights.read_weights", "would call"),
+    "a call through ours": (
+        ["student", "head", "_target_"],
+        "idd_seg.models.pretrained.weights.pickle.loads",
+        "would call",
+    ),
+    "a function of ours": (["student", "_target_"], "idd_seg.models.pretrained.weights.read_weights", "would call"),
     "a call in the data": (["data", "_target_"], "os.system", ""),
     "a data set as student": (["student", "_target_"], "idd_seg.data.shapes.Shapes", "no network of this program"),
     "an expression": (["student", "backbone"], "${oc.env:HOME}", "holds the expression"),

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from idd_seg import build
-from idd_seg.cli import config_dir
-from idd_seg.data_card import DataCard
+from idd_seg.checkpoints.data_card import DataCard
+from idd_seg.config import instantiate
+from idd_seg.config.groups import config_dir
 from idd_seg.errors import UserError
 from idd_seg.exporting import onnx_file, parity
 from idd_seg.exporting.graph import AnySizePool, Deployed, deployable, of_any_size
@@ -33,7 +33,7 @@ def card(image_scale: float = 1.0) -> DataCard:
 
 def network(*overrides: str) -> Segmenter:
     torch.manual_seed(0)
-    made = settle(build.make_student(compose("student=small", "data.num_classes=11", *overrides)))
+    made = settle(instantiate.make_student(compose("student=small", "data.num_classes=11", *overrides)))
     assert isinstance(made, Segmenter)
     return made
 

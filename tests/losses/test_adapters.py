@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from idd_seg.losses.adapters import Adapter, MapTerm, adapter, comparable, unit
 from idd_seg.losses.at import AttentionTransfer, attention_transfer
 from idd_seg.losses.cirkd import CrossImage, cross_image
 from idd_seg.losses.cwd import ChannelWise, channel_wise
 from idd_seg.losses.dist import Dist, dist
 from idd_seg.losses.fitnet import Hint, hint
 from idd_seg.losses.ifvd import IntraClassVariation, intra_class_variation
+from idd_seg.losses.ops.adapters import Adapter, MapTerm, adapter, comparable, unit
 from idd_seg.losses.pairwise import Pairwise, pairwise
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term

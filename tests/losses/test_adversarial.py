@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from idd_seg.losses.adversarial import Adversarial, predictions
-from idd_seg.losses.discriminator import (
+from idd_seg.losses.ops.discriminator import (
     Discriminator,
     frozen_discriminator,
     gradient_penalty,
     hinge_loss,
     wasserstein_loss,
 )
-from idd_seg.losses.own_step import own_step
+from idd_seg.losses.ops.inner_step import own_step
 from idd_seg.types import Batch, Outputs
 from tests.losses.scenes import descend, random_features, random_labels
 

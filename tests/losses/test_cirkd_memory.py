@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from idd_seg.losses import cirkd_memory
-from idd_seg.losses.adapters import Adapter
 from idd_seg.losses.cirkd_memory import CrossImageMemory, entry_divergence
-from idd_seg.losses.queues import ClassQueues, draw
+from idd_seg.losses.ops.adapters import Adapter
+from idd_seg.losses.ops.class_queues import ClassQueues, draw
 from idd_seg.types import Batch, Outputs
 from tests.losses.reference import log_softmax
 from tests.losses.scenes import descend, random_features, random_labels

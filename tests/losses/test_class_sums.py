@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from idd_seg.losses import cells as cells_module
-from idd_seg.losses import class_cosines as cosines_module
-from idd_seg.losses import class_sums as sums_module
-from idd_seg.losses.cells import Cells, cells_of, columns_for
-from idd_seg.losses.class_cosines import class_cosines
-from idd_seg.losses.class_sums import channels_last, class_sums
 from idd_seg.losses.idd import inter_class_distance
+from idd_seg.losses.ops import cells as cells_module
+from idd_seg.losses.ops import class_cosines as cosines_module
+from idd_seg.losses.ops import class_sums as sums_module
+from idd_seg.losses.ops.cells import Cells, cells_of, columns_for
+from idd_seg.losses.ops.class_cosines import class_cosines
+from idd_seg.losses.ops.class_sums import channels_last, class_sums
 from tests.losses.scenes import random_features, random_labels
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from idd_seg.losses.adapters import Adapter
 from idd_seg.losses.cwd import ChannelWise, channel_wise
+from idd_seg.losses.ops.adapters import Adapter
 from idd_seg.types import Batch, Outputs
 from tests.losses.reference import log_softmax
 from tests.losses.scenes import random_features

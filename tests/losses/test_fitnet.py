@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from idd_seg.losses.adapters import Adapter
 from idd_seg.losses.fitnet import Hint, hint
+from idd_seg.losses.ops.adapters import Adapter
 from idd_seg.types import Batch, Outputs
 from tests.losses.scenes import random_features
 

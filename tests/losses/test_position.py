@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from idd_seg.losses.ops.position_maps import position_maps
+from idd_seg.losses.ops.position_probe import PositionReader, fit_step, frozen_reader, load_reader
 from idd_seg.losses.position import Position
-from idd_seg.losses.position_maps import position_maps
-from idd_seg.losses.reader import PositionReader, fit_step, frozen_reader, load_reader
 from idd_seg.types import Batch, Outputs
 from tests.losses.scenes import descend, random_features
 

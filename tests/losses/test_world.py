@@ -12,8 +12,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from idd_seg.losses.class_memory import ClassMemory
 from idd_seg.losses.idd import InterClassDistance, inter_class_distance
+from idd_seg.losses.ops.prototype_ema import ClassMemory
 from idd_seg.losses.position import Position
 from idd_seg.types import Batch, Outputs
 from tests.losses.scenes import random_features, random_labels

@@ -13,8 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from idd_seg.losses.edges import DISTANCES
 from idd_seg.losses.idd import InterClassDistance
+from idd_seg.losses.ops.class_distances import DISTANCES
 from idd_seg.types import Batch, Outputs
 from tests.losses.scenes import random_features, random_labels
 

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from idd_seg.errors import CheckpointError, ConfigError
-from idd_seg.models import hub, imagenet
 from idd_seg.models.backbone import Backbone
+from idd_seg.models.pretrained import hub, imagenet
 
 DEEP = {"stem_type": "deep", "stem_width": 64}
 

@@ -10,7 +10,7 @@ import pytest
 from torch import nn
 
 from idd_seg.benchmarks.networks import flops, strides
-from idd_seg.build import make_student
+from idd_seg.config.instantiate import make_student
 from idd_seg.models.segmenter import count_parameters
 from tests.test_config import CONF, compose
 

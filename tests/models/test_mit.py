@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from idd_seg.errors import CheckpointError, ConfigError
-from idd_seg.models import backbone, hub
+from idd_seg.models import backbone
 from idd_seg.models.mit import MixTransformer
+from idd_seg.models.pretrained import hub
 
 SMALL: dict[str, Any] = {"widths": [8, 16, 20, 24], "depths": [1, 2, 1, 1], "heads": [1, 2, 5, 3]}
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from idd_seg.checkpoint import read_checkpoint
+from idd_seg.checkpoints.reader import read_checkpoint
 from idd_seg.errors import CheckpointError
 from idd_seg.models.segmenter import Segmenter
 from tests.conftest import TINY

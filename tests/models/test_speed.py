@@ -11,7 +11,7 @@ from torch import nn
 
 from idd_seg.errors import ConfigError
 from idd_seg.models import speed as module
-from idd_seg.models.graphed import Graphed
+from idd_seg.models.acceleration.cuda_graph import Graphed
 from idd_seg.models.heads.psp import PSPHead
 from idd_seg.models.segmenter import Segmenter
 from idd_seg.models.speed import Speed

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from idd_seg.models.fold import fold_batch_norms
+from idd_seg.models.acceleration.fold_batch_norm import fold_batch_norms
+from idd_seg.models.acceleration.split_pyramid import SplitPyramid, split_pyramids, spread_matrix
 from idd_seg.models.heads.psp import PSPHead
 from idd_seg.models.segmenter import Segmenter
 from idd_seg.models.speed import Speed
-from idd_seg.models.split_pyramid import SplitPyramid, split_pyramids, spread_matrix
 from idd_seg.models.teacher import FrozenTeacher
 from tests.test_training import network
 

@@ -11,8 +11,9 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from idd_seg.build import make_student, student_from
-from idd_seg.checkpoint import read_checkpoint
+from idd_seg.checkpoints.reader import read_checkpoint
+from idd_seg.config.instantiate import make_student
+from idd_seg.config.restore import student_from
 from idd_seg.errors import CheckpointError
 from idd_seg.models import backbone
 from idd_seg.models.segmenter import Segmenter
@@ -111,7 +112,9 @@ def test_a_student_comes_back_from_its_checkpoint(name: str, tmp_path: Path) -> 
         assert torch.equal(found(image).logits, network(image).logits)
 
 
-@pytest.mark.parametrize("target", ["os.system", "idd_seg.models.mit._load", "idd_seg.models.weights.pickle.loads"])
+@pytest.mark.parametrize(
+    "target", ["os.system", "idd_seg.models.mit._load", "idd_seg.models.pretrained.weights.pickle.loads"]
+)
 def test_a_backbone_that_is_none_is_not_called(target: str, tmp_path: Path) -> None:
     cfg = compose("train", "student=segformer_b0", "pretrained=false")
     node: Any = OmegaConf.to_container(cfg.student, resolve=True)

@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from idd_seg.checkpoint import read_checkpoint
+from idd_seg.checkpoints.reader import read_checkpoint
 from idd_seg.errors import CheckpointError
 from idd_seg.models.backbone import Backbone
-from idd_seg.models.weights import read_weights
+from idd_seg.models.pretrained.weights import read_weights
 
 READERS: dict[str, Callable[[Path | str], Any]] = {
     "weights": read_weights,

@@ -15,7 +15,7 @@ from PIL import Image
 import idd_seg
 from idd_seg import predict as command
 from idd_seg.errors import UserError
-from idd_seg.inference import Inference
+from idd_seg.evaluation.inference import Inference
 from idd_seg.library import Model
 from idd_seg.prediction.results import Results
 from tests.commands import call

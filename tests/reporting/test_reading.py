@@ -10,12 +10,12 @@ import pytest
 from filelock import FileLock
 
 from idd_seg.errors import UserError
-from idd_seg.occupancy import LOCK
 from idd_seg.reporting.curves import read_curves, thin
 from idd_seg.reporting.exhibits import read_exhibits
 from idd_seg.reporting.files import LIMITS, UnreadableError, read_mapping
 from idd_seg.reporting.finding import find_runs
 from idd_seg.reporting.runs import read_run
+from idd_seg.runs.lock import LOCK
 from tests.reporting.folders import add_exhibits, config, make_run
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from idd_seg.errors import ConfigError, UserError
-from idd_seg.run_folder import write_json
+from idd_seg.runs.provenance import write_json
 from idd_seg.studies.course import Course
 from idd_seg.studies.jobs import COST, Job, Result, Runner
 from idd_seg.studies.plan import read_plan

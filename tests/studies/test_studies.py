@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 
 from idd_seg.errors import ConfigError
-from idd_seg.pictures import sample_rows, save
+from idd_seg.plotting.figures import sample_rows, save
 from idd_seg.studies.jobs import Result
 from idd_seg.studies.picture import draw
 from idd_seg.studies.plan import read_plan

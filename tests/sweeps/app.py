@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from idd_seg import cli
+from idd_seg.config import command_line, groups
 
 
 def main(cfg: DictConfig) -> Any:
@@ -41,12 +41,12 @@ def configurations() -> Path:
     """Return a folder with the task's configuration and the program's launchers and sweepers, in the current one."""
     folder = Path("conf").absolute()
     if not folder.exists():
-        shutil.copytree(cli.config_dir() / "hydra", folder / "hydra")
+        shutil.copytree(groups.config_dir() / "hydra", folder / "hydra")
         shutil.copy(Path(__file__).with_suffix(".yaml"), folder)
     return folder
 
 
 if __name__ == "__main__":
     found = configurations()
-    cli.config_dir = lambda: found
-    cli.run(main, "app")
+    groups.config_dir = lambda: found
+    command_line.run(main, "app")

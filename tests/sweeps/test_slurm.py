@@ -14,7 +14,7 @@ import hydra
 import pytest
 from omegaconf import DictConfig
 
-from idd_seg.cli import config_dir
+from idd_seg.config.groups import config_dir
 from tests.sweeps.run_app import TOP
 
 FOLDER = TOP / "scripts" / "slurm"

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from idd_seg.cli import config_dir
+from idd_seg.config.groups import config_dir
 from tests.helpers import TINY, clean_error, run, run_here
 
 SMALL = (*TINY, "student=small", "loss=ce", "trainer.val_check_interval=1")

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 
 from idd_seg.benchmarks.stopwatch import Silent, Stopwatch
-from idd_seg.build import BARE, make
+from idd_seg.config.instantiate import make
+from idd_seg.config.restore import BARE
 from idd_seg.models.segmenter import Segmenter
 from idd_seg.types import Batch
 

@@ -15,11 +15,11 @@ from omegaconf import DictConfig
 from idd_seg.benchmarks.rows import Row
 from idd_seg.benchmarks.timing import time_all
 from idd_seg.data.augment import Augmentation
-from idd_seg.data.cache import CachedSource
-from idd_seg.data.dataset import SegmentationDataset
-from idd_seg.data.files import Pair, PairSource
-from idd_seg.data.labels import LabelMap
-from idd_seg.data.source import Source
+from idd_seg.data.pipeline.cache import CachedSource
+from idd_seg.data.pipeline.dataset import SegmentationDataset
+from idd_seg.data.pipeline.files import Pair, PairSource
+from idd_seg.data.pipeline.labels import LabelMap
+from idd_seg.data.pipeline.source import Source
 
 CROP, SCALE, CLASSES = (512, 512), (0.5, 2.0), 34
 MEAN = (124, 116, 104)

@@ -16,12 +16,12 @@ from torch.nn.parallel import DistributedDataParallel
 from idd_seg.benchmarks.losses import Shape, regions
 from idd_seg.benchmarks.rows import Row
 from idd_seg.benchmarks.timing import Timing, summary
-from idd_seg.build import make
+from idd_seg.config.instantiate import make
+from idd_seg.distributed.environment import Place
+from idd_seg.distributed.process_group import joined
 from idd_seg.errors import ConfigError
-from idd_seg.group import joined
 from idd_seg.losses.term import Term
 from idd_seg.models.teacher import FrozenTeacher
-from idd_seg.place import Place
 from idd_seg.types import Batch
 
 ADDRESS = "127.0.0.1"

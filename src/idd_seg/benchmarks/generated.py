@@ -14,12 +14,12 @@ import lightning as L
 import torch
 from omegaconf import DictConfig
 
+from idd_seg.benchmarks.fitting import fit, module_of
 from idd_seg.benchmarks.rows import Row
-from idd_seg.benchmarks.step import fit, module_of
 from idd_seg.benchmarks.timing import summary
-from idd_seg.build import make_data
-from idd_seg.data.base import SegmentationDataModule
-from idd_seg.data.source import Around, Item, Source
+from idd_seg.config.instantiate import make_data
+from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.data.pipeline.source import Around, Item, Source
 from idd_seg.types import Batch
 
 STEPS, WARM_UP, HELD = 25, 5, 8

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from idd_seg.losses.grid import nearest_labels
+from idd_seg.losses.ops.grid import nearest_labels
 
 
 def class_distances_by_loops(student: Tensor, teacher: Tensor, labels: Tensor, num_classes: int) -> Tensor:

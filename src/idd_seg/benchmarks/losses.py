@@ -14,10 +14,10 @@ from torch import Tensor
 from idd_seg.benchmarks.loops import class_distances_by_loops, intra_class_variation_by_loops
 from idd_seg.benchmarks.rows import Row
 from idd_seg.benchmarks.timing import peak_device_memory, peak_memory, time_all
-from idd_seg.build import make
-from idd_seg.losses.grid import nearest_labels
+from idd_seg.config.instantiate import make
 from idd_seg.losses.idd import inter_class_distance
 from idd_seg.losses.ifvd import intra_class_variation
+from idd_seg.losses.ops.grid import nearest_labels
 from idd_seg.losses.term import Term
 from idd_seg.models.teacher import FrozenTeacher
 from idd_seg.types import Batch, Outputs

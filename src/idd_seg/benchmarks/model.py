@@ -19,9 +19,9 @@ from idd_seg.benchmarks.timing import peak_device_memory, peak_memory, time_all
 from idd_seg.benchmarks.ways import WAYS, Call, NotHereError, alone, picture
 from idd_seg.errors import ConfigError, suggest
 from idd_seg.models.segmenter import count_parameters
-from idd_seg.pictures import save
-from idd_seg.run_folder import machine, write_json
-from idd_seg.tables import percent
+from idd_seg.plotting.figures import save
+from idd_seg.plotting.tables import percent
+from idd_seg.runs.provenance import machine, write_json
 
 
 def run(cfg: DictConfig, device: torch.device) -> list[Row]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from idd_seg.benchmarks.networks import Found
-from idd_seg.pictures import figure, literal
+from idd_seg.plotting.figures import figure, literal
 
 COLOURS = {"eager": "#4c72b0", "compiled": "#dd8452", "onnx": "#55a868"}
 PLAIN = "#8c8c8c"

@@ -13,8 +13,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from idd_seg.benchmarks.timing import Timing
-from idd_seg.build import BARE, make, student_from
-from idd_seg.checkpoint import read_checkpoint
+from idd_seg.checkpoints.reader import read_checkpoint
+from idd_seg.config.instantiate import make
+from idd_seg.config.restore import BARE, student_from
 from idd_seg.errors import ConfigError, UserError
 from idd_seg.reporting.files import UnreadableError, number, part, read_mapping
 

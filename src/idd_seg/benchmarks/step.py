@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import tempfile
-import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from idd_seg.benchmarks.bare import Bare, Pictures, networks_of
 from idd_seg.benchmarks.beside import Beside, Blocks, Stop
 from idd_seg.benchmarks.bounds import count_step, measure_bandwidth, measure_matrix_rate
+from idd_seg.benchmarks.fitting import fit, module_of
 from idd_seg.benchmarks.rows import Row
 from idd_seg.benchmarks.step_picture import draw
 from idd_seg.benchmarks.step_rows import FAST, LARGE_FAST, PLAIN, Measured, Way, plain_of, rows_of
-from idd_seg.benchmarks.stopwatch import PARTS, Stopwatch, Watched
+from idd_seg.benchmarks.stopwatch import PARTS, Stopwatch
 from idd_seg.benchmarks.timing import summary
-from idd_seg.build import make, make_terms
-from idd_seg.callbacks.progress import ProgressLines
-from idd_seg.callbacks.throughput import Throughput
-from idd_seg.metrics_file import MetricsFile
-from idd_seg.models.speed import Speed
-from idd_seg.models.teacher import FrozenTeacher
-from idd_seg.quiet import quieten
-from idd_seg.run_folder import write_json
+from idd_seg.ops.quiet import quieten
+from idd_seg.runs.provenance import write_json
 
 
 def run(cfg: DictConfig, device: torch.device) -> list[Row]:
@@ -86,42 +77,6 @@ def _measure(cfg: DictConfig, device: torch.device, way: Way, data: Pictures) ->
     parts = {name: beside.clock.seconds.get(name, 0.0) / beside.parted for name in PARTS}
     memory = _memory(cfg, device, way, data) if device.type == "cuda" else None
     return Measured(summary(blocks.ours), summary(blocks.bare), parts, bare.parts(3, Stopwatch(device)), memory)
-
-
-def module_of(cfg: DictConfig, speed_options: dict[str, Any], device: torch.device, terms_of: Sequence[str]) -> Watched:
-    """Build a Distiller of the configuration's networks, with these of its terms."""
-    student, network = networks_of(cfg)
-    teacher = FrozenTeacher(network)
-    chosen = {name: weight for name, weight in cfg.loss.items() if str(name).removesuffix("_weight") in terms_of}
-    terms = make_terms(OmegaConf.create(chosen, parent=cfg))
-    optimizer = make(cfg.optimizer, "optimizer")
-    scheduler = make(cfg.scheduler, "scheduler", total_iters=10_000)
-    module = Watched(student, teacher, terms, optimizer, scheduler)
-    speed = Speed(**speed_options)
-    speed.set_up()
-    speed.prepare(student, teacher, device)
-    return module
-
-
-def fit(module: Watched, data: L.LightningDataModule, precision: str, device: torch.device, beside: L.Callback) -> None:
-    """Train until `beside` ends it."""
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning.*")
-        L.Trainer(
-            accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=1,
-            precision=precision,  # type: ignore[arg-type]
-            max_steps=10_000,
-            logger=MetricsFile(folder),
-            callbacks=[Throughput(10), ProgressLines(1e9), beside],
-            log_every_n_steps=10,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            benchmark=device.type == "cuda",
-            num_sanity_val_steps=0,
-            limit_val_batches=0,
-        ).fit(module, datamodule=data)
 
 
 def _memory(cfg: DictConfig, device: torch.device, way: Way, data: Pictures) -> int:

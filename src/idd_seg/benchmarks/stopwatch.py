@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from idd_seg.module import Distiller
-from idd_seg.teacher_cache import TeacherCache
+from idd_seg.distillation.module import Distiller
+from idd_seg.distillation.teacher_cache import TeacherCache
 from idd_seg.types import Batch, Outputs
 
 PARTS = ("data", "teacher", "student", "terms", "backward", "optimizer", "rest")

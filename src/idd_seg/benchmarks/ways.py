@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from idd_seg.build import make
+from idd_seg.config.instantiate import make
 from idd_seg.errors import first_line
-from idd_seg.quiet import quiet
+from idd_seg.ops.quiet import quiet
 
 Call = Callable[[], object]
 IMAGE = "image"

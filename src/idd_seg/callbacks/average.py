@@ -8,9 +8,9 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from idd_seg.checkpoint import STUDENT
+from idd_seg.checkpoints.reader import STUDENT
+from idd_seg.distillation.module import Distiller
 from idd_seg.errors import ConfigError
-from idd_seg.module import Distiller
 
 KEY = "idd_seg_average"
 

@@ -11,9 +11,9 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from idd_seg.callbacks.whole_files import WholeFiles
+from idd_seg.callbacks.atomic_checkpoint_io import WholeFiles
+from idd_seg.distillation.module import Distiller
 from idd_seg.errors import CheckpointError
-from idd_seg.module import Distiller
 
 __all__ = ["BEST", "LAST", "Best", "Last", "WholeFiles", "best", "save_finally"]
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from idd_seg.data.jitter import ColourJitter
-from idd_seg.data.source import UInt8
+from idd_seg.data.pipeline.jitter import ColourJitter
+from idd_seg.data.pipeline.source import UInt8
 from idd_seg.errors import ConfigError
 
 TRIES = 10

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from idd_seg.data.base import SegmentationDataModule
-from idd_seg.data.files import Pair, PairSource, require_files, require_folder, require_images
-from idd_seg.data.server import ServerFormat
+from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.data.pipeline.files import Pair, PairSource, require_files, require_folder, require_images
+from idd_seg.data.pipeline.submission import ServerFormat
 from idd_seg.errors import ConfigError, DataError
 
 IMAGE, LABEL = "_leftImg8bit", "_gtFine_"

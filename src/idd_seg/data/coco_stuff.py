@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from idd_seg.data.base import SegmentationDataModule
-from idd_seg.data.files import Pair, PairSource, pair_by_name, require_folder, require_images
+from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.data.pipeline.files import Pair, PairSource, pair_by_name, require_folder, require_images
 
 FOLDERS = {"train": "train2017", "val": "val2017"}
 

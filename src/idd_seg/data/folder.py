@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, ClassVar
 
-from idd_seg.data.base import SegmentationDataModule
-from idd_seg.data.files import Pair, PairSource, read_table, require_files, require_folder, walk
-from idd_seg.data.reading import IMAGE_SUFFIXES
+from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.data.pipeline.decode import IMAGE_SUFFIXES
+from idd_seg.data.pipeline.files import Pair, PairSource, read_table, require_files, require_folder, walk
 from idd_seg.errors import ConfigError, DataError, MissingDataError
 
 LIST_SUFFIXES = (".txt", ".lst")

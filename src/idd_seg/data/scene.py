@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from idd_seg.data.source import UInt8
+from idd_seg.data.pipeline.source import UInt8
 
 CLASSES = (
     "ground",

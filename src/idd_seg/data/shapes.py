@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from idd_seg.data.base import SegmentationDataModule
+from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.data.pipeline.source import Item
 from idd_seg.data.scene import draw_scene
-from idd_seg.data.source import Item
 from idd_seg.errors import ConfigError
 
 SPLITS = ("train", "val", "test")

@@ -6,7 +6,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from idd_seg.data_card import DataCard
+from idd_seg.checkpoints.data_card import DataCard
 
 ONNX_EXAMPLE = """```py
 import numpy as np, onnxruntime

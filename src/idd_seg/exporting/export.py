@@ -11,17 +11,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from idd_seg.data.base import SegmentationDataModule
+from idd_seg.checkpoints.exported_folder import CONFIG, WEIGHTS
+from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.errors import ConfigError, suggest
 from idd_seg.exporting import int8, onnx_file, parity
 from idd_seg.exporting.card import model_card
 from idd_seg.exporting.folder import config_of, metrics_of, write_weights
 from idd_seg.exporting.graph import Deployed, deployable, of_any_size
-from idd_seg.exporting.reading import CONFIG, WEIGHTS
 from idd_seg.library import Model, load
 from idd_seg.models.segmenter import count_parameters
-from idd_seg.run_folder import versions, write_json
-from idd_seg.tables import percent
+from idd_seg.plotting.tables import percent
+from idd_seg.runs.provenance import versions, write_json
 
 FORMATS = ("safetensors", "onnx", "torch_export")
 ONNX_WINOGRAD = "model_winograd.onnx"

@@ -10,10 +10,10 @@ from typing import Any
 from torch import nn
 
 from idd_seg import __version__
-from idd_seg.build import BARE
-from idd_seg.checkpoint import Saved
-from idd_seg.data_card import DataCard
-from idd_seg.exporting.reading import CONFIG, FOLDER_FORMAT, WEIGHTS, SavedFolder
+from idd_seg.checkpoints.data_card import DataCard
+from idd_seg.checkpoints.exported_folder import CONFIG, FOLDER_FORMAT, WEIGHTS, SavedFolder
+from idd_seg.checkpoints.reader import Saved
+from idd_seg.config.restore import BARE
 
 MOST_BYTES = 2**24  # of what a run wrote beside its checkpoint
 

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from idd_seg.data_card import DataCard, Normalise
-from idd_seg.exporting.reading import PROBE
-from idd_seg.models.fold import fold_batch_norms
+from idd_seg.checkpoints.data_card import DataCard, Normalise
+from idd_seg.checkpoints.exported_folder import PROBE
+from idd_seg.models.acceleration.fold_batch_norm import fold_batch_norms
 from idd_seg.models.segmenter import Segmenter
 
 

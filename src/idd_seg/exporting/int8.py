@@ -13,7 +13,7 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from idd_seg.data.base import SegmentationDataModule
+from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.errors import ConfigError, DataError
 from idd_seg.exporting.onnx_file import IMAGE
 from idd_seg.exporting.parity import Runner

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from idd_seg.errors import UserError
 from idd_seg.exporting.winograd import by_winograd
-from idd_seg.quiet import quiet
+from idd_seg.ops.quiet import quiet
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 IMAGE, LOGITS = "image", "logits"

@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from idd_seg.losses.adapters import require_equal_widths
-from idd_seg.losses.discriminator import (
+from idd_seg.losses.ops.adapters import require_equal_widths
+from idd_seg.losses.ops.discriminator import (
     Discriminator,
     frozen_discriminator,
     hinge_loss,
     wasserstein_loss,
 )
-from idd_seg.losses.grid import as_float32, masked_mean, nearest_labels, no_autocast, own_masked_mean, resize_like
-from idd_seg.losses.nodes import check_choice
-from idd_seg.losses.own_step import own_step
+from idd_seg.losses.ops.grid import as_float32, masked_mean, nearest_labels, no_autocast, own_masked_mean, resize_like
+from idd_seg.losses.ops.inner_step import own_step
+from idd_seg.losses.ops.prototypes import check_choice
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term, teacher_of
 from idd_seg.types import Batch, Outputs

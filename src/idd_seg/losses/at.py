@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from idd_seg.losses.adapters import MapTerm, comparable, unit
+from idd_seg.losses.ops.adapters import MapTerm, comparable, unit
 from idd_seg.types import Batch, Outputs
 
 

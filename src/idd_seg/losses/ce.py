@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from idd_seg.losses.banded import summed_cross_entropy
+from idd_seg.distributed.collectives import share_of_mean
+from idd_seg.losses.ops.chunked_cross_entropy import summed_cross_entropy
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term
-from idd_seg.ranks import share_of_mean
 from idd_seg.types import Batch, Outputs
 
 

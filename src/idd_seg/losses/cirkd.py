@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from idd_seg.losses.adapters import MapTerm, comparable, unit
-from idd_seg.losses.grid import no_autocast
+from idd_seg.losses.ops.adapters import MapTerm, comparable, unit
+from idd_seg.losses.ops.grid import no_autocast
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.types import Batch, Outputs
 

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from idd_seg.losses.adapters import LOGITS, AdaptedTerm, MapTerm, comparable, require_equal_widths, unit
-from idd_seg.losses.grid import as_float32, nearest_labels, no_autocast
-from idd_seg.losses.nodes import class_means
-from idd_seg.losses.queues import ClassQueues, draw
+from idd_seg.losses.ops.adapters import LOGITS, AdaptedTerm, MapTerm, comparable, require_equal_widths, unit
+from idd_seg.losses.ops.class_queues import ClassQueues, draw
+from idd_seg.losses.ops.grid import as_float32, nearest_labels, no_autocast
+from idd_seg.losses.ops.prototypes import class_means
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.types import Batch, Outputs
 

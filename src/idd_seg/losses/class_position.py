@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from idd_seg.losses.adapters import comparable, require_equal_widths
 from idd_seg.losses.cwd import channel_wise
-from idd_seg.losses.grid import no_autocast
+from idd_seg.losses.ops.adapters import comparable, require_equal_widths
+from idd_seg.losses.ops.grid import no_autocast
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term, teacher_of
 from idd_seg.types import Batch, Outputs

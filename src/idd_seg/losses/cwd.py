@@ -7,7 +7,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
-from idd_seg.losses.adapters import AdaptedTerm, comparable, require_equal_widths
+from idd_seg.losses.ops.adapters import AdaptedTerm, comparable, require_equal_widths
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.types import Batch, Outputs
 

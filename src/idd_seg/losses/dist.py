@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from idd_seg.losses.adapters import comparable, require_equal_widths
-from idd_seg.losses.grid import masked_mean, nearest_labels
+from idd_seg.losses.ops.adapters import comparable, require_equal_widths
+from idd_seg.losses.ops.grid import masked_mean, nearest_labels
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term, teacher_of
 from idd_seg.types import Batch, Outputs

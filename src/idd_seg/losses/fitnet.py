@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from idd_seg.losses.adapters import AdaptedTerm, comparable, require_equal_widths
-from idd_seg.losses.nodes import check_choice
+from idd_seg.losses.ops.adapters import AdaptedTerm, comparable, require_equal_widths
+from idd_seg.losses.ops.prototypes import check_choice
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.types import Batch, Outputs
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from idd_seg.losses.adapters import LOGITS, map_of
-from idd_seg.losses.cells import RESIZES
-from idd_seg.losses.class_memory import ClassMemory
-from idd_seg.losses.edges import DISTANCES, NORMALIZES, REDUCTIONS, both, distance_matrix, graph_distance
-from idd_seg.losses.nodes import SCOPES, check_choice, class_means, common_nodes
+from idd_seg.losses.ops.adapters import LOGITS, map_of
+from idd_seg.losses.ops.cells import RESIZES
+from idd_seg.losses.ops.class_distances import DISTANCES, NORMALIZES, REDUCTIONS, both, distance_matrix, graph_distance
+from idd_seg.losses.ops.prototype_ema import ClassMemory
+from idd_seg.losses.ops.prototypes import SCOPES, check_choice, class_means, common_nodes
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term, require_tap, teacher_of
 from idd_seg.types import Batch, Outputs

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from idd_seg.losses.adapters import MapTerm, comparable
-from idd_seg.losses.cells import cells_of, columns_for
-from idd_seg.losses.class_cosines import class_cosines
-from idd_seg.losses.grid import masked_mean, nearest_labels
+from idd_seg.losses.ops.adapters import MapTerm, comparable
+from idd_seg.losses.ops.cells import cells_of, columns_for
+from idd_seg.losses.ops.class_cosines import class_cosines
+from idd_seg.losses.ops.grid import masked_mean, nearest_labels
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.types import Batch, Outputs
 

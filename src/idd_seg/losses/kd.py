@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from idd_seg.losses.grid import as_float32, masked_mean, nearest_labels, resize_like
+from idd_seg.losses.ops.grid import as_float32, masked_mean, nearest_labels, resize_like
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term, teacher_of
 from idd_seg.types import Batch, Outputs

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from idd_seg.losses.adapters import Adapter
-from idd_seg.losses.grid import as_float32, masked_mean, no_autocast, own_masked_mean, resize_like
-from idd_seg.losses.nodes import check_choice
-from idd_seg.losses.position_maps import TARGETS, whole_image_box
-from idd_seg.losses.reader import PositionReader, fit_step, frozen_reader, keep_reader, load_reader
+from idd_seg.losses.ops.adapters import Adapter
+from idd_seg.losses.ops.grid import as_float32, masked_mean, no_autocast, own_masked_mean, resize_like
+from idd_seg.losses.ops.position_maps import TARGETS, whole_image_box
+from idd_seg.losses.ops.position_probe import PositionReader, fit_step, frozen_reader, keep_reader, load_reader
+from idd_seg.losses.ops.prototypes import check_choice
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term, require_tap, teacher_of
 from idd_seg.types import Batch, Outputs

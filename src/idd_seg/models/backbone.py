@@ -14,7 +14,7 @@ from timm.models import FeatureListNet
 from torch import Tensor, nn
 
 from idd_seg.errors import CheckpointError, ConfigError, suggest
-from idd_seg.models.imagenet import pretrained_overlay, refuse_missing
+from idd_seg.models.pretrained.imagenet import pretrained_overlay, refuse_missing
 from idd_seg.models.sizes import EVEN, find_sizes
 
 STAGES = 4

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from idd_seg.errors import CheckpointError, ConfigError
-from idd_seg.models import hub
 from idd_seg.models.backbone import Levels, check_stride, say_native
-from idd_seg.models.imagenet import no_weights
 from idd_seg.models.mit_block import Block, Patches, as_map, as_tokens
+from idd_seg.models.pretrained import hub
+from idd_seg.models.pretrained.imagenet import no_weights
+from idd_seg.models.pretrained.weights import read_weights
 from idd_seg.models.sizes import Sizes
-from idd_seg.models.weights import read_weights
 
 STRIDES = [4, 8, 16, 32]
 

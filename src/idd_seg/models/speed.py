@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from idd_seg.errors import ConfigError, first_line
-from idd_seg.models.fold import fold_batch_norms
-from idd_seg.models.graphed import Graphed
-from idd_seg.models.split_pyramid import split_pyramids
+from idd_seg.models.acceleration.cuda_graph import Graphed
+from idd_seg.models.acceleration.fold_batch_norm import fold_batch_norms
+from idd_seg.models.acceleration.split_pyramid import split_pyramids
 from idd_seg.models.teacher import FrozenTeacher
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

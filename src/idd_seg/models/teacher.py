@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from idd_seg.casting import Change, moves
+from idd_seg.ops.precision import Change, moves
 from idd_seg.types import Outputs
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from idd_seg.data.source import UInt8
+from idd_seg.data.pipeline.source import UInt8
 from idd_seg.errors import ConfigError, DataError
+from idd_seg.evaluation.picture_input import read_picture, size_of
 from idd_seg.library import ClassIds
 from idd_seg.prediction.inputs import Job
 from idd_seg.prediction.pipeline import Pipeline, Tally
-from idd_seg.prediction.reading import read_picture, size_of
 from idd_seg.prediction.results import Results
 from idd_seg.prediction.streaming import predict_video
 from idd_seg.prediction.video import probe

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from idd_seg.data.files import walk
+from idd_seg.data.pipeline.files import walk
 from idd_seg.errors import ConfigError, DataError, printable
-from idd_seg.prediction.reading import SUFFIXES
+from idd_seg.evaluation.picture_input import SUFFIXES
 from idd_seg.prediction.video import VIDEO_SUFFIXES
 
 KINDS = ("index", "palette", "overlay")  # of results, each in a folder of that name

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from idd_seg.data.source import UInt8
+from idd_seg.data.pipeline.source import UInt8
 from idd_seg.errors import DataError, UserError, message_of
 from idd_seg.library import ClassIds
 from idd_seg.prediction.inputs import Job

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from idd_seg.data.source import UInt8
+from idd_seg.data.pipeline.source import UInt8
 from idd_seg.errors import ConfigError, UserError
 from idd_seg.library import ClassIds, Model
 from idd_seg.prediction.inputs import KINDS, Job

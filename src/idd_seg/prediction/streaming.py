@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
-from idd_seg.data.source import UInt8
+from idd_seg.data.pipeline.source import UInt8
 from idd_seg.errors import DataError
 from idd_seg.library import ClassIds
 from idd_seg.prediction.inputs import Job

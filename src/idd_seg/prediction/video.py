@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from idd_seg.data.source import UInt8
+from idd_seg.data.pipeline.source import UInt8
 from idd_seg.errors import DataError
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from idd_seg.occupancy import is_taken
 from idd_seg.reporting import options
 from idd_seg.reporting.curves import Curve, read_curves, typical
 from idd_seg.reporting.files import UnreadableError, number, part, read_list, read_mapping, text_of
+from idd_seg.runs.lock import is_taken
 
 STATES = ("running", "finished", "failed", "interrupted", "pruned", "lost")
 CLASSES = 1000

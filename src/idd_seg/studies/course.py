@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from idd_seg.run_folder import write_json
+from idd_seg.runs.provenance import write_json
 from idd_seg.studies.jobs import Job, Result, Runner
 from idd_seg.studies.picture import draw
 from idd_seg.studies.plan import Method, Plan

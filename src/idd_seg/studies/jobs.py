@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from idd_seg.errors import UserError
-from idd_seg.run_folder import write_json
+from idd_seg.runs.provenance import write_json
 
 COST = "cost.json"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from idd_seg.pictures import literal
+from idd_seg.plotting.figures import literal
 from idd_seg.studies.statistics import Spread
 from idd_seg.studies.tables import Results
 

@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from idd_seg import build, comparison
-from idd_seg.analysis import matrix_error, near_confusion, near_pairs
-from idd_seg.checkpoint import Saved, read_checkpoint
-from idd_seg.comparison import Portrait
-from idd_seg.data.base import SegmentationDataModule
-from idd_seg.evaluation import pick_device
-from idd_seg.pictures import save
-from idd_seg.run_folder import write_json
+from idd_seg.checkpoints.reader import Saved, read_checkpoint
+from idd_seg.config import restore
+from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.evaluation import comparison
+from idd_seg.evaluation.comparison import Portrait
+from idd_seg.evaluation.probes import matrix_error, near_confusion, near_pairs
+from idd_seg.evaluation.scoring import pick_device
+from idd_seg.plotting.figures import save
+from idd_seg.runs.provenance import write_json
 from idd_seg.studies.statistics import Spread
 
 Measured = dict[str, float]
@@ -44,7 +45,7 @@ class Gallery:
         cards = (_last(folder).card for folder in reversed(self._folders()))
         teacher = next((path for card in cards if (path := card.get("teacher", {}).get("path"))), None)
         self.saved_teacher = read_checkpoint(teacher) if teacher else None
-        self.data: SegmentationDataModule = build.data_from(_last(self._folders()[0]), None, num_workers=0)
+        self.data: SegmentationDataModule = restore.data_from(_last(self._folders()[0]), None, num_workers=0)
         self._teacher: Portrait | None = None
 
     def _folders(self) -> list[Path]:
@@ -95,7 +96,7 @@ class Gallery:
         saved = {} if self.saved_teacher is None else {"teacher": self.saved_teacher}
         saved |= {name: _last(next(iter(self.runs[name].values()))) for name in methods}
         portraits = {name: self._portray(name, each) for name, each in saved.items()}
-        networks = {name: build.student_from(each) for name, each in saved.items()}
+        networks = {name: restore.student_from(each) for name, each in saved.items()}
         columns = comparison.sample_columns(
             {name: network.to(self.device).eval() for name, network in networks.items()},
             *(self.data, "val", self.device, samples),
@@ -103,7 +104,7 @@ class Gallery:
         return save(comparison.draw(portraits, columns, self.data), self.kept / "comparison.png")
 
     def _portray(self, name: str, saved: Saved) -> Portrait:
-        network = build.student_from(saved)
+        network = restore.student_from(saved)
         return comparison.portray(name, network, self.data, "val", self.device, self.probe_steps, 0)
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from idd_seg.models.fold import fold_batch_norms
+from idd_seg.models.acceleration.fold_batch_norm import fold_batch_norms
 from idd_seg.models.foreign.network import ForeignNetwork
 from tests.models.foreign.networks import cirkd, image, mmseg, randomise
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model
 
 from idd_seg.errors import CheckpointError, ConfigError
-from idd_seg.models.fold import fold_batch_norms
+from idd_seg.models.acceleration.fold_batch_norm import fold_batch_norms
 from idd_seg.models.foreign.huggingface import HuggingFace
 from idd_seg.models.foreign.input import InputFormat
 from idd_seg.models.foreign.network import Opened

@@ -20,7 +20,7 @@ from idd_seg.errors import CheckpointError, ConfigError
 from idd_seg.models.foreign.cirkd import CIRKD
 from idd_seg.models.foreign.extras import needed
 from idd_seg.models.foreign.state import load, weights_in
-from idd_seg.models.weights import read_foreign_weights, read_weights
+from idd_seg.models.pretrained.weights import read_foreign_weights, read_weights
 from tests.models.foreign.networks import CLASSES, cirkd, randomise
 
 State = dict[str, Tensor]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from idd_seg.errors import CheckpointError, ConfigError
 from idd_seg.models.foreign.input import InputFormat
 from idd_seg.models.foreign.state import load, weights_in
-from idd_seg.models.weights import check_weight_path, file_hash, read_card, read_foreign_weights
+from idd_seg.models.pretrained.weights import check_weight_path, file_hash, read_card, read_foreign_weights
 from idd_seg.types import Outputs
 
 PROBE = 64  # pixels a side of the picture that a network is asked for its widths with

@@ -10,8 +10,8 @@ from typing import Any
 
 from idd_seg.errors import CheckpointError
 from idd_seg.models.foreign.extras import needed
-from idd_seg.models.hub import answers
-from idd_seg.models.weights import file_hash, refuse_url
+from idd_seg.models.pretrained.hub import answers
+from idd_seg.models.pretrained.weights import file_hash, refuse_url
 
 CONFIG = "config.json"
 PICTURES = "preprocessor_config.json"

@@ -1,0 +1,56 @@
+"""Pictures and matrices of a finished run, for whoever reads its folder."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import lightning as L
+from torch import Tensor
+
+from idd_seg.callbacks.end_of_training import AtTheEnd
+from idd_seg.callbacks.sample_gallery_data import Exhibition, exhibition, write
+from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.distillation.module import Distiller
+from idd_seg.plotting.figures import colourise, sample_rows, save
+
+
+class Exhibits(AtTheEnd):
+    """Writes `exhibits/exhibits.json` with its pictures, and `pictures/predictions.png`, in the run folder.
+
+    What can't be shown is a warning: the training is done, and its results are kept.
+
+    Args:
+        count: held-out images that are shown, spread over the split.
+    """
+
+    def __init__(self, run_dir: str, count: int = 4) -> None:
+        super().__init__()
+        self.run_dir, self.count = Path(run_dir), count
+        self.confusion: Tensor | None = None
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Called before the module's own, which empties the matrix. The sum over the ranks is made once: the metric
+        # keeps it until then.
+        if isinstance(pl_module, Distiller):
+            self.confusion = pl_module.confusion.compute().cpu().clone()
+
+    def ended(self, trainer: L.Trainer, module: Distiller) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if not trainer.is_global_zero or not isinstance(data, SegmentationDataModule):
+            return
+        try:
+            shown = exhibition(module, data, self.count, self.confusion)
+            write(self.run_dir / "exhibits", shown, data)
+            save(_draw(shown, data), self.run_dir / "pictures" / "predictions.png")
+        except Exception as error:
+            warnings.warn(f"the run has no exhibits: {type(error).__name__}: {error}", stacklevel=1)
+
+
+def _draw(shown: Exhibition, data: SegmentationDataModule) -> object:
+    rows = [("image", [sample.image for sample in shown.samples])]
+    for kind in ("truth", "teacher", "student"):
+        ids = [getattr(sample, kind) for sample in shown.samples]
+        if ids[0] is not None:
+            rows.append((kind, [colourise(one, data.palette) for one in ids]))
+    return sample_rows(rows, data.class_names, data.palette)

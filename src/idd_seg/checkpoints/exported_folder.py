@@ -1,0 +1,80 @@
+"""Reading an exported folder, which a stranger may have written: plain values and tensors alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from idd_seg.checkpoints.reader import STUDENT, Saved, read_checkpoint
+from idd_seg.errors import CheckpointError
+from idd_seg.models.acceleration.fold_batch_norm import fold_batch_norms
+from idd_seg.models.pretrained.weights import check_weight_path, file_hash, read_weights, refuse_run_folder
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+FOLDER_FORMAT = 1
+MOST_BYTES = 2**20  # of a configuration; ADE20K's is 20 kB
+PROBE = (1, 3, 64, 64)  # of the picture that shows which layers follow each other
+
+
+@dataclass(frozen=True)
+class SavedFolder(Saved):
+    """An exported folder: a student whose BatchNorms have been folded away."""
+
+    def load_into(self, network: nn.Module, what: str) -> None:
+        """Fold the fresh network as the exported one was, and load the weights.
+
+        Raises:
+            CheckpointError: that names the first differences, if the network is another one.
+        """
+        fold_batch_norms(network.eval(), torch.zeros(PROBE))
+        super().load_into(network, what)
+
+
+def read_saved(path: Path | str) -> Saved:
+    """Read a checkpoint of `idd_seg.train`, or the folder that `idd_seg.export` made of one.
+
+    Raises:
+        CheckpointError: if it is missing, a URL, damaged, hostile, or not of this program.
+    """
+    text = str(path)
+    return _read_folder(Path(text).expanduser()) if Path(text).expanduser().is_dir() else read_checkpoint(path)
+
+
+def _read_folder(folder: Path) -> SavedFolder:
+    config = _read_config(folder)
+    groups = {group: config.get(group) for group in ("student", "data")}
+    for group, node in groups.items():
+        if not isinstance(node, Mapping):
+            raise CheckpointError(f"'{folder / CONFIG}' does not say what the {group} was; was it written by export?")
+    if not (folder / WEIGHTS).is_file():
+        raise CheckpointError(
+            f"'{folder}' has no {WEIGHTS}; export it with formats=[safetensors] (and others, as you like)"
+        )
+    weights_path = check_weight_path(folder / WEIGHTS)
+    weights = {f"{STUDENT}{name}": value for name, value in read_weights(weights_path).items()}
+    card = {"class_names": config.get("class_names"), "name": config.get("name"), "config": groups}
+    return SavedFolder(folder / CONFIG, weights, card, file_hash(weights_path))
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    if not path.is_file():
+        refuse_run_folder(folder)
+        raise CheckpointError(f"'{folder}' is no exported folder: it has no {CONFIG}")
+    if path.stat().st_size > MOST_BYTES:
+        raise CheckpointError(f"'{path}' has {path.stat().st_size} bytes; a configuration has fewer than {MOST_BYTES}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"'{path}' is no readable JSON: {str(error).splitlines()[0][:200]}") from error
+    if not isinstance(content, dict) or content.get("library") != "idd-seg":
+        raise CheckpointError(f"'{path}' is not of a folder that idd_seg.export wrote")
+    if content.get("format") != FOLDER_FORMAT:
+        raise CheckpointError(f"'{path}' has format {content.get('format')}; this program reads format {FOLDER_FORMAT}")
+    return content

@@ -1,0 +1,146 @@
+"""The command line: Hydra, and one clear message for a user's mistake. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from idd_seg.config.groups import chosen_groups, config_dir, options_of
+from idd_seg.config.messages import explain
+from idd_seg.data.pipeline.class_list import read_class_list
+from idd_seg.errors import ConfigError, JobFailed, Pruned, UserError
+
+# OpenMP's threads would spin while they wait for each other; where another program takes one of the cores, a training
+# step then takes ten times as long. Threads that sleep at once must be woken for each small operation; those of GNU's
+# OpenMP look a thousand times first, some microseconds. It is read when PyTorch is loaded, which is after this.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+# albumentations would ask the network for a newer version of itself at import.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+# The one query that wandb sends even when it is offline.
+os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+
+TRACE = "HYDRA_FULL_ERROR"
+WANTS_TRACE = os.environ.get(TRACE) == "1"
+
+
+def _from_class_list(path: str, field: str) -> Any:
+    found = getattr(read_class_list(path), field)
+    return OmegaConf.create(found) if isinstance(found, list | dict) else found
+
+
+# ${class_list:FILE,names}: num_classes and what else other groups read must be known when a configuration is composed.
+OmegaConf.register_new_resolver("class_list", _from_class_list, replace=True)
+
+
+def _job_folder(number: int, options: str) -> str:
+    """Name a job's folder after its number and options; file systems take 255 bytes."""
+    name = f"{number}_{options}".replace("/", "_")
+    return name if len(name.encode()) <= 150 else str(number)
+
+
+OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True)
+
+
+def _choices(config_name: str) -> str:
+    """Return the groups of a command and their choices, for its help."""
+    return "\n".join(f"{group}: {', '.join(options_of(group))}" for group in chosen_groups(config_name))
+
+
+OmegaConf.register_new_resolver("choices", _choices, replace=True)
+
+
+def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
+    """Run `task` with the configuration that `config_name` and the command line make.
+
+    A job of a sweep that fails says why, and the others go on; the process ends with exit code 1 after the last.
+
+    A mistake of the user ends the process with exit code 1 and one message; with HYDRA_FULL_ERROR=1 in the
+    environment it shows the stack trace instead.
+    """
+    # A name of its own, which goes with the task to launchers' processes; there the variable is set as below.
+    wants_trace = WANTS_TRACE
+    # Hydra would print errors in its own way; asked for the trace, it lets them pass to here.
+    os.environ[TRACE] = "1"
+
+    def guarded(cfg: DictConfig) -> Any:
+        try:
+            _refuse_missing(cfg)
+            return task(cfg)
+        except (UserError, OmegaConfBaseException, OSError) as error:
+            if wants_trace:
+                raise
+            if _sweeping():
+                raise _failed(explain(error, config_name, sys.argv[1:])) from error
+            # Not an Exception, so that Hydra adds no message of its own.
+            raise SystemExit(_tell(error, config_name)) from error
+        except Exception as error:
+            if isinstance(error, Pruned) or not _sweeping():
+                raise
+            traceback.print_exc()
+            raise _failed(f"{type(error).__name__}: {error}") from error
+
+    with told(config_name):
+        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(guarded)()
+
+
+def _refuse_missing(cfg: DictConfig) -> None:
+    """Say that an option has no value before seconds are spent on imports."""
+    if missing := sorted(OmegaConf.missing_keys(cfg)):
+        raise ConfigError(f"the option '{missing[0]}' has no value; give one: {missing[0]}=...")
+
+
+@contextmanager
+def told(config_name: str) -> Iterator[None]:
+    """End the process by one message and an exit code where what is done within fails by a mistake of the user."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of the output has gone, as `head` does; the interpreter must not try to flush to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except JobFailed:
+        print("error: not all jobs of the sweep have ended well; what failed is said above", file=sys.stderr)
+        sys.exit(1)
+    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
+        if WANTS_TRACE:
+            raise
+        sys.exit(_tell(error, config_name))
+    except ValueError as error:
+        # Hydra's own, of an error class that it shares with all the world: `teacher=null`, `logger=true`.
+        if WANTS_TRACE or "Config group override" not in str(error):
+            raise
+        sys.exit(_tell(error, config_name))
+
+
+def _sweeping() -> bool:
+    mode = HydraConfig.get().mode if HydraConfig.initialized() else None
+    return mode is not None and mode == RunMode.MULTIRUN
+
+
+def _failed(message: str) -> JobFailed:
+    """Say which job of a sweep failed, and why."""
+    job = HydraConfig.get().job
+    text = f"job {job.num} ({job.override_dirname}): {message}"
+    print(f"error: {text}", file=sys.stderr)
+    return JobFailed(text)
+
+
+def _tell(error: BaseException, config_name: str) -> int:
+    print(f"error: {explain(error, config_name, sys.argv[1:])}", file=sys.stderr)
+    return 1

@@ -1,0 +1,70 @@
+"""The groups of the configuration, and what may be chosen of them. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+HEAD = "head@student.head"
+PARTS = ("download",)  # chosen by another choice
+
+
+def config_dir() -> Path:
+    """Return the folder of configurations: inside an installed package, or at the top of the repository."""
+    package = Path(__file__).parents[1]
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parents[1] / "conf"
+
+
+def text_of(group: str, option: str) -> str:
+    return (config_dir() / group / f"{option}.yaml").read_text(encoding="utf-8")
+
+
+def known_keys(config_name: str, overrides: list[str]) -> list[str]:
+    """Return all dotted keys of the configuration that the valid overrides make."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+        try:
+            cfg = hydra.compose(config_name, [o for o in overrides if "=" in o and "," not in o])
+        except HydraException:
+            cfg = hydra.compose(config_name)
+    return [*_keys(OmegaConf.to_container(cfg, resolve=False)), *chosen_groups(config_name)]
+
+
+def _keys(node: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(node, dict):
+        for name, child in node.items():
+            yield f"{prefix}{name}"
+            yield from _keys(child, f"{prefix}{name}.")
+
+
+def groups() -> list[str]:
+    """Return the names of the configuration groups."""
+    return sorted(p.name for p in config_dir().iterdir() if p.is_dir() and p.name != "hydra")
+
+
+def chosen_groups(config_name: str) -> list[str]:
+    """Return what a command's `group=option` may choose: the groups of its defaults, and of the files it stands on."""
+    text = (config_dir() / f"{config_name}.yaml").read_text(encoding="utf-8")
+    found: list[str] = []
+    for entry in yaml.safe_load(text).get("defaults", []):
+        if isinstance(entry, str):
+            found += chosen_groups(entry) if entry != "_self_" else []
+        else:
+            found += [str(key).rsplit(" ", 1)[-1].removeprefix("/") for key in entry]
+    found = [group for group in dict.fromkeys(found) if not group.startswith("hydra") and group not in PARTS]
+    return [*found, HEAD] if "student" in found and HEAD not in found else found
+
+
+def options_of(group: str) -> list[str]:
+    """Return the choices of a group."""
+    folder = config_dir() / group.split("@")[0]
+    return sorted(p.stem for p in folder.glob("*.yaml")) if folder.is_dir() else []

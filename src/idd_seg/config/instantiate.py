@@ -1,0 +1,89 @@
+"""From configuration to objects, and from a checkpoint back to its student."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from idd_seg.checkpoints.reader import Saved
+from idd_seg.config.option_types import check_types
+from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.errors import ConfigError, UserError
+from idd_seg.evaluation.inference import Inference
+from idd_seg.losses.term import Term
+from idd_seg.models.segmenter import Segmenter
+
+
+def make(node: Any, where: str, *, typed: bool = True, **extra: Any) -> Any:
+    """Instantiate a node of the configuration.
+
+    Args:
+        typed: compare its options with their types first; not where nulls wait for what a file will say.
+        extra: further arguments of its constructor.
+
+    Raises:
+        ConfigError: that names the option, if it is of a wrong type, or the node, if its constructor refuses a value.
+    """
+    if typed:
+        check_types(node, where)
+    try:
+        return instantiate(node, _convert_="all", **extra)
+    except InstantiationException as error:
+        cause = error.__cause__
+        while isinstance(cause, InstantiationException):
+            cause = cause.__cause__
+        if isinstance(cause, UserError):
+            raise cause from error
+        raise ConfigError(f"{where}: {cause or error}") from error
+
+
+def make_data(cfg: DictConfig) -> SegmentationDataModule:
+    """Build the data module; `recipe` is for other groups to read.
+
+    Raises:
+        ConfigError: for a missing or refused option.
+    """
+    if missing := sorted(OmegaConf.missing_keys(cfg.data)):
+        raise ConfigError(f"the option 'data.{missing[0]}' has no value; give one: data.{missing[0]}=...")
+    node = OmegaConf.masked_copy(cfg.data, [key for key in cfg.data if key != "recipe"])
+    node._set_parent(cfg)
+    data: SegmentationDataModule = make(node, "data")
+    return data
+
+
+def make_terms(loss: DictConfig) -> dict[str, Term]:
+    """Build the terms whose weight is not 0.
+
+    Raises:
+        ConfigError: for a weight that is no number or negative, or an option that a term refuses.
+    """
+    terms: dict[str, Term] = {}
+    for name, node in ((str(key), child) for key, child in loss.items()):
+        if not isinstance(node, DictConfig):
+            continue
+        weight = loss[f"{name}_weight"]
+        if not isinstance(weight, int | float) or isinstance(weight, bool):
+            raise ConfigError(f"loss.{name}_weight must be a number, got '{weight}'")
+        if not 0 <= weight < float("inf"):
+            raise ConfigError(f"loss.{name}_weight must be a finite number >= 0, got {weight}")
+        if weight > 0:
+            terms[name] = make(node, f"loss.{name}")
+    return terms
+
+
+def make_student(cfg: DictConfig) -> Segmenter:
+    """Build the student, with the weights that the configuration asks for."""
+    student: Segmenter = make(cfg.student, "student")
+    return student
+
+
+def make_inference(node: DictConfig, saved: Saved) -> Inference:
+    """Build how pictures are shown; a sliding window is as large as the training crop unless `crop` says otherwise."""
+    crop = node.crop
+    if node.mode == "slide" and crop is None:
+        crop = (saved.config("data").get("augment") or {}).get("crop")
+    inference: Inference = make(node, "eval", crop=list(crop) if isinstance(crop, ListConfig) else crop)
+    return inference

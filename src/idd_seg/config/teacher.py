@@ -1,0 +1,83 @@
+"""The frozen teacher that a configuration describes, with its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from idd_seg.checkpoints.reader import read_checkpoint
+from idd_seg.config.instantiate import make
+from idd_seg.config.restore import BARE, check_classes, refuse_foreign
+from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.errors import ConfigError
+from idd_seg.models.foreign.class_map import Mapped
+from idd_seg.models.foreign.network import Opened
+from idd_seg.models.foreign.opening import in_classes_of, is_foreign, open_teacher, say
+from idd_seg.models.teacher import FrozenTeacher
+
+
+def load_teacher(checkpoint: str, cfg: DictConfig, data: SegmentationDataModule) -> FrozenTeacher:
+    """Build the teacher that `cfg.teacher` describes, with the weights of a run of this program or of another.
+
+    Raises:
+        CheckpointError: if the file is unusable, of another network, or, without a `class_map`, of other classes than
+            the data.
+        ConfigError: for a class map that does not fit data and teacher.
+    """
+    if is_foreign(cfg.teacher):
+        return _foreign_teacher(checkpoint, cfg, data)
+    saved, class_map = read_checkpoint(checkpoint), _plain(cfg.teacher, "class_map")
+    names = saved.class_names or data.class_names
+    if class_map is None:
+        check_classes(saved, data)
+    node = OmegaConf.merge(cfg.teacher.model, BARE, {"num_classes": len(names)} if class_map else {})
+    node._set_parent(cfg.teacher)
+    network: nn.Module = make(node, "teacher.model")
+    saved.load_into(network, "teacher")
+    if class_map is not None:
+        network = Mapped(network, class_map, data.class_names, names)
+    return FrozenTeacher(network, {"path": str(saved.path.resolve()), "sha256": saved.sha256})
+
+
+def _foreign_teacher(checkpoint: str, cfg: DictConfig, data: SegmentationDataModule) -> FrozenTeacher:
+    opened = open_foreign(checkpoint, cfg, {"data_mean": _plain(cfg.data, "mean"), "data_std": _plain(cfg.data, "std")})
+    plan = {key: _plain(cfg.teacher, key) for key in ("class_map", "class_names")}
+    network = in_classes_of(opened, plan, data.name, data.class_names)
+    say(opened)
+    return FrozenTeacher(network, opened.source)
+
+
+def open_foreign(checkpoint: str, cfg: DictConfig, seen: Mapping[str, Any]) -> Opened:
+    """Build the network of `cfg.teacher`, which is one from elsewhere, with its weights.
+
+    Args:
+        seen: `data_mean` and `data_std` of the pictures that it will be given.
+    """
+
+    def build(node: dict[str, Any]) -> Any:
+        return make(OmegaConf.create(node), "teacher.model", typed=False)
+
+    return open_teacher(checkpoint, _plain(cfg.teacher, "model"), build, refuse_foreign, seen)
+
+
+def open_for_import(cfg: DictConfig) -> tuple[Opened, dict[str, Any]]:
+    """Return the network of `cfg.teacher` with the weights of `cfg.checkpoint`, and its configuration as plain values.
+
+    Raises:
+        ConfigError: for a teacher that is none from elsewhere.
+    """
+    model = _plain(cfg.teacher, "model")
+    if model is None or not is_foreign(cfg.teacher) or "input" not in model:
+        raise ConfigError(f"teacher={cfg.teacher.name}: choose the one that describes the file, e.g. mmseg_pspnet_r101")
+    # What the pictures will be like is the business of the training that uses the file.
+    unseen = {"data_mean": [0.0] * 3, "data_std": [1.0] * 3}
+    return open_foreign(cfg.checkpoint, cfg, unseen), {**model, "input": {**model["input"], **unseen}}
+
+
+def _plain(cfg: DictConfig, key: str) -> Any:
+    """Return an option as plain values; None if there is no such option."""
+    value = cfg.get(key)
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

@@ -1,0 +1,130 @@
+"""Reading every file of a data set once, on all cores, and saying all that is wrong with it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+
+from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.data.pipeline.dataset import SegmentationDataset
+from idd_seg.errors import DataError, printable
+
+CHUNK = 32  # items that a process takes at a time
+
+
+@dataclass
+class SplitReport:
+    """What was found in a split.
+
+    Attributes:
+        pixels: of each class, and of what takes no part in the last place.
+        images: number of photographs in which each class occurs.
+        sizes: (height, width) -> number of photographs.
+        problems: what is wrong, a line each.
+    """
+
+    length: int
+    pixels: NDArray[np.int64]
+    images: NDArray[np.int64]
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, other: SplitReport) -> None:
+        """Add what was found in another part of the split."""
+        self.pixels += other.pixels
+        self.images += other.images
+        self.sizes.update(other.sizes)
+        self.problems += other.problems
+
+    def as_dict(self, class_names: Sequence[str]) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        names = [*class_names, "(ignored)"]
+        return {
+            "items": self.length,
+            "sizes": {f"{width} x {height}": n for (height, width), n in self.sizes.most_common()},
+            "pixels": dict(zip(names, self.pixels.tolist(), strict=True)),
+            "images": dict(zip(names, self.images.tolist(), strict=True)),
+            "problems": self.problems,
+        }
+
+
+def scan(data: SegmentationDataModule, split: str, workers: int = 0) -> SplitReport:
+    """Read every item of a split: a bad file is a line of the report, and the scan goes on.
+
+    Args:
+        workers: processes; 0 takes one for each core.
+    """
+    try:
+        dataset = data.dataset(split)
+    except DataError as error:
+        return SplitReport(0, *_zeros(data), problems=[printable(str(error))])
+    report = SplitReport(len(dataset), *_zeros(data))
+    chunks = [range(i, min(len(dataset), i + CHUNK)) for i in range(0, len(dataset), CHUNK)]
+    parts = _parts(dataset, data, chunks, workers or os.cpu_count() or 1)
+    for part in track(parts, description=f"scan {data.name} {split}", total=len(chunks)):
+        report.add(part)
+    expected = data.counts.get(split)
+    if expected is not None and len(dataset) != expected:
+        report.problems.append(f"{len(dataset)} items; the complete split has {expected} (data.counts.{split})")
+    return report
+
+
+def _zeros(data: SegmentationDataModule) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    return np.zeros(data.num_classes + 1, np.int64), np.zeros(data.num_classes + 1, np.int64)
+
+
+def _parts(
+    dataset: SegmentationDataset, data: SegmentationDataModule, chunks: Sequence[range], workers: int
+) -> Iterator[SplitReport]:
+    job = (dataset, data.num_classes, data.ignore_index)
+    if min(workers, len(chunks)) <= 1:
+        yield from (_scan_chunk(*job, chunk) for chunk in chunks)
+        return
+    # A fresh process each: forks of one that runs threads may hang.
+    context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+    with ProcessPoolExecutor(min(workers, len(chunks)), context, _set_job, job) as pool:
+        yield from pool.map(_scan_own, chunks)
+
+
+_job: tuple[SegmentationDataset, int, int]
+
+
+def _set_job(*job: Any) -> None:
+    global _job
+    _job = job
+    cv2.setNumThreads(0)
+
+
+def _scan_own(chunk: range) -> SplitReport:
+    return _scan_chunk(*_job, chunk)
+
+
+def _scan_chunk(dataset: SegmentationDataset, num_classes: int, ignore_index: int, chunk: range) -> SplitReport:
+    report = SplitReport(len(chunk), np.zeros(num_classes + 1, np.int64), np.zeros(num_classes + 1, np.int64))
+    for index in chunk:
+        try:
+            image, label, name = dataset.source[index]
+            if label is not None:
+                counts = np.bincount(dataset.labels(label, name).ravel(), minlength=256)
+                ignored = counts[ignore_index]
+                counts[ignore_index] = 0  # also where it is the id of a class
+                counts = np.append(counts[:num_classes], ignored)
+                report.pixels += counts
+                report.images += counts > 0
+                if not counts[:-1].any():
+                    report.problems.append(printable(f"{name}: every pixel of its label is ignored"))
+        except DataError as error:
+            report.problems.append(printable(str(error)))
+            continue
+        report.sizes[image.shape[:2]] += 1
+    return report

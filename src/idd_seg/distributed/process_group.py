@@ -1,0 +1,129 @@
+"""The process group of a distributed run: joining, one configuration for all, and leaving."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
+
+from idd_seg.distributed.environment import Place
+from idd_seg.errors import ConfigError, Pruned, UserError, message_of
+
+CONFIG = "idd_seg/config"
+FIRST = "idd_seg/first"  # the process that failed first; the others lose their group by it
+ERROR = "idd_seg/error/{}"  # a mistake of the user that process {} met
+PRUNED = "idd_seg/pruned"
+ENDING = "idd_seg/ending"  # the supervisor knows why, and ends all processes
+# Until all processes have started; a rank 0 that refuses its command line never comes.
+MEETING = timedelta(minutes=10)
+# Until rank 0 has read its configuration and found, or trained, the teacher.
+PATIENCE = timedelta(days=7)
+
+
+def backend() -> str:
+    """Return how tensors travel: `nccl` between GPUs, else `gloo`."""
+    return "nccl" if torch.cuda.is_available() else "gloo"
+
+
+def meet(place: Place) -> Any:
+    """Return the store of the processes that torchrun or srun started."""
+    if "MASTER_ADDR" not in os.environ:
+        os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = _slurm_address()
+    meeting = rendezvous("env://", rank=place.rank, world_size=place.world, timeout=MEETING)
+    store, _, _ = next(iter(meeting))
+    return store
+
+
+def _slurm_address() -> tuple[str, str]:
+    """Return the first machine of a SLURM job, and a port that follows from the job's number."""
+    nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST")
+    if nodes is None:
+        raise ConfigError("srun has not set SLURM_STEP_NODELIST; set MASTER_ADDR and MASTER_PORT")
+    try:
+        found = subprocess.run(
+            ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, timeout=60, check=True
+        )
+        first = found.stdout.split()[0]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        # node[07-09,12] -> node07
+        first = re.sub(r"\[(\w+)[^\]]*\]", r"\1", re.split(r",(?![^\[]*\])", nodes)[0])
+    return first, str(15000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 10000)
+
+
+@contextmanager
+def joined(store: Any, place: Place, minutes: float) -> Iterator[None]:
+    """Make one group of all processes; leave it at the end.
+
+    Args:
+        minutes: after which a process that waits for the others gives up.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.set_device(place.local_rank)
+    store = PrefixStore("idd_seg", store)
+    timeout = timedelta(minutes=minutes)
+    dist.init_process_group(backend(), store=store, rank=place.rank, world_size=place.world, timeout=timeout)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def report(store: Any, place: Place, error: Exception) -> None:
+    """Tell who supervises why this process fails."""
+    if store.add(f"{FIRST}_count", 1) == 1:
+        store.set(FIRST, str(place.rank))
+    if isinstance(error, Pruned):
+        store.set(PRUNED, str(error))
+    elif isinstance(error, UserError | OSError):
+        store.set(ERROR.format(place.rank), message_of(error))
+
+
+class Joined(ClusterEnvironment):
+    """Tells Lightning that the processes are there already, and which this one is."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+        self.place = place
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        return True
+
+    @property
+    def main_address(self) -> str:
+        return os.environ.get("MASTER_ADDR", "127.0.0.1")
+
+    @property
+    def main_port(self) -> int:
+        return int(os.environ.get("MASTER_PORT", "0"))
+
+    @staticmethod
+    def detect() -> bool:
+        return False
+
+    def world_size(self) -> int:
+        return self.place.world
+
+    def set_world_size(self, size: int) -> None:
+        """Do nothing: the group stands."""
+
+    def global_rank(self) -> int:
+        return self.place.rank
+
+    def set_global_rank(self, rank: int) -> None:
+        """Do nothing: the group stands."""
+
+    def local_rank(self) -> int:
+        return self.place.local_rank
+
+    def node_rank(self) -> int:
+        return self.place.rank // self.place.local_world

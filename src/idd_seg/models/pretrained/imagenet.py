@@ -1,0 +1,69 @@
+"""ImageNet weights for timm's networks: from a file, the local cache or the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import timm
+from torch import nn
+
+from idd_seg.errors import CheckpointError
+from idd_seg.models.pretrained import hub
+from idd_seg.models.pretrained.weights import read_weights
+
+
+def pretrained_overlay(name: str, pretrained: bool, weights: str | None) -> dict[str, Any] | None:
+    """Say where timm is to load from; None means random weights.
+
+    Raises:
+        CheckpointError: if weights are asked for and can't be had.
+    """
+    if weights is not None:
+        read_weights(weights)  # refuses what is missing, damaged or hostile, with its own message
+        return {"file": str(Path(weights).expanduser())}
+    if not pretrained:
+        return None
+    cached = _cached_weights(name)
+    if cached is not None:
+        return {"file": cached}
+    if not hub.answers():
+        raise no_weights(name)
+    return {}
+
+
+def no_weights(name: str) -> CheckpointError:
+    """Return the error that says what to do where there are no ImageNet weights for a backbone."""
+    return CheckpointError(
+        f"no ImageNet weights for backbone '{name}': they are not in the local cache and the hub can't be reached; "
+        f"give a file with student.weights=PATH, or train from scratch with pretrained=false"
+    )
+
+
+def refuse_missing(net: nn.Module, path: str, name: str) -> None:
+    """Refuse a file that lacks tensors: timm leaves such layers at random, with a line in the log.
+
+    Raises:
+        CheckpointError: that names the first of them.
+    """
+    from timm.models import load_state_dict
+
+    held = {key.replace(".", "_") for key in load_state_dict(path)}
+    missing = [
+        key
+        for key in net.state_dict()
+        if key.replace(".", "_") not in held and not key.endswith(".num_batches_tracked")
+    ]
+    if missing:
+        raise CheckpointError(
+            f"'{path}' does not fit '{name}': {len(missing)} of its tensors are missing, the first is {missing[0]}"
+        )
+
+
+def _cached_weights(name: str) -> str | None:
+    cfg = timm.get_pretrained_cfg(name)
+    if cfg is None or not cfg.has_weights:
+        raise CheckpointError(
+            f"timm has no ImageNet weights for '{name}'; use student.weights=PATH or pretrained=false"
+        )
+    return hub.cached(cfg.hf_hub_id) if cfg.hf_hub_id else None

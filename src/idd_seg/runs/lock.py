@@ -1,0 +1,169 @@
+"""Who may train in a run folder: one run at a time, and never over another run by mistake."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+
+from idd_seg.errors import ConfigError, Pruned, RunFolderError, UserError, message_of
+from idd_seg.runs.provenance import describe_run, note_state
+
+RESUME = (None, "auto", "never")
+LOCK = ".lock"
+PATIENCE = 0.5  # seconds; whoever asks whether a run goes on holds the lock for a moment
+RESULTS = ("checkpoints", "metrics.json", "metrics.csv", "exhibits", "pictures")
+# Of no use to tell whether a run lies there, but they would be taken for the new run's.
+BESIDE = ("position_reader.safetensors", "tensorboard", "rank*.log")
+# What may change between the parts of a run: where things lie, who watches, and how many processes load.
+MAY_CHANGE = (
+    *("resume", "run_dir", "output_dir", "cache_dir", "logger", "callbacks", "name"),
+    *("data.num_workers", "data.timeout_s", "trainer.timeout_minutes"),
+)
+
+
+@contextmanager
+def taken(cfg: DictConfig) -> Iterator[float | None]:
+    """Take the folder `cfg.run_dir` for a run, and note in its `run.json` how the run ends.
+
+    Yields:
+        The best mIoU if the run there is finished already and `resume=auto`, else None.
+
+    Raises:
+        RunFolderError: if another run is writing to it, or if it holds one that `resume` does not allow to go on.
+    """
+    if cfg.get("resume") not in RESUME:
+        raise ConfigError(f"resume must be auto, never or null, got '{cfg.resume}'")
+    folder = Path(cfg.run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        raise RunFolderError(f"'{folder}' is in use by a run that goes on; choose another hydra.run.dir") from None
+    try:
+        finished = _look(cfg, folder)
+        if finished is not None:
+            yield finished
+            return
+        describe_run(cfg, folder)
+        try:
+            yield None
+        except BaseException as error:
+            _note(folder, _state_of(error), _text_of(error))
+            raise
+        _note(folder, "finished")
+    finally:
+        lock.release()
+
+
+def _note(folder: Path, state: str, text: str | None = None) -> None:
+    """Note how a run ended; what keeps it from being written must not hide that."""
+    try:
+        note_state(folder, state, text)
+    except (OSError, ValueError) as error:
+        warnings.warn(f"'{folder / 'run.json'}' can't be brought up to date ({error})", stacklevel=2)
+
+
+def is_taken(folder: Path) -> bool | None:
+    """Tell whether a run is writing to a folder at this moment; None where that can't be known.
+
+    A run that was killed leaves `running` in its `run.json`, and its folder free.
+    """
+    if not (folder / LOCK).is_file():
+        return False
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:  # a folder of somebody else
+        return None
+    lock.release()
+    return False
+
+
+def best_of(folder: Path) -> float:
+    """Return the best mIoU of a finished run."""
+    return float(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["best"]["miou"])
+
+
+def _look(cfg: DictConfig, folder: Path) -> float | None:
+    """Make the folder ready, or return the result that lies there."""
+    if not any((folder / name).exists() for name in RESULTS):
+        return None
+    if cfg.get("resume") is None:
+        raise RunFolderError(
+            f"'{folder}' holds a run already: resume=auto goes on with it (or leaves it, if it is finished), "
+            "resume=never trains anew and removes it; or choose another hydra.run.dir"
+        )
+    if cfg.resume == "never":
+        for pattern in (*RESULTS, *BESIDE):
+            for path in folder.glob(pattern):
+                _remove(path)
+        return None
+    _refuse_another(cfg, folder)
+    try:
+        return best_of(folder)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(
+            f"'{folder / 'metrics.json'}' can't be read ({error}); remove it to let the run go on"
+        ) from error
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _refuse_another(cfg: DictConfig, folder: Path) -> None:
+    """Refuse to go on with a run of another configuration."""
+    path = folder / "config.yaml"
+    try:
+        stored = _flat(OmegaConf.to_container(OmegaConf.load(path), resolve=True))
+    except Exception as error:
+        raise RunFolderError(
+            f"'{path}' can't be read, so it is not known which run lies there ({error}); choose another "
+            "hydra.run.dir, or resume=never, which removes that run"
+        ) from error
+    wanted = _flat(OmegaConf.to_container(cfg, resolve=True))
+    # The option that others take their value from first: seed before data.seed.
+    for key in sorted({*stored, *wanted}, key=lambda key: (key.count("."), key)):
+        if key.startswith(MAY_CHANGE) or stored.get(key) == wanted.get(key):
+            continue
+        raise RunFolderError(
+            f"'{folder}' holds a run with {key}={stored.get(key)}, not {wanted.get(key)}; resume=auto goes on with "
+            "the same options alone. Choose another hydra.run.dir, or resume=never, which removes that run"
+        )
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, Mapping) or not node:
+        return {prefix: node}
+    found: dict[str, Any] = {}
+    for key, child in node.items():
+        found.update(_flat(child, f"{prefix}.{key}" if prefix else str(key)))
+    return found
+
+
+def _state_of(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+        return "interrupted"
+    return "pruned" if isinstance(error, Pruned) else "failed"
+
+
+def _text_of(error: BaseException) -> str | None:
+    if isinstance(error, UserError):
+        return message_of(error)
+    return f"{type(error).__name__}: {error}" if isinstance(error, Exception) else None

@@ -1,0 +1,143 @@
+"""One run: its folder, and the processes that it takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from idd_seg.config.preflight import checked_data, needs_teacher
+from idd_seg.distributed.environment import Place, place_of
+from idd_seg.distributed.process_group import CONFIG, MEETING, PATIENCE, joined, meet, report
+from idd_seg.errors import ConfigError
+from idd_seg.runs.fit import train
+from idd_seg.runs.launcher import supervise
+from idd_seg.runs.lock import best_of, taken
+from idd_seg.runs.teacher import find_teacher
+
+GONE = "idd_seg/gone/{}"  # process {} has seen that there is no run
+_met: list[Any] = []  # the store, once the others have been met
+
+
+def run(cfg: DictConfig) -> float:
+    """Train as `cfg` says, in this process or in one for each device; return the best mIoU on held-out images.
+
+    A finished run is not trained again: see `resume` in `conf/train.yaml`.
+
+    Raises:
+        UserError: for whatever is wrong with configuration, data or files.
+    """
+    checked_data(cfg)
+    place = place_of()
+    devices = _devices(cfg, place)
+    with taken(cfg) as finished:
+        if finished is not None:
+            print(f"run folder: {cfg.run_dir}: finished already, best mIoU {100 * finished:.2f}; nothing to do")
+            return finished
+        if place is not None:
+            return _lead(cfg, place)
+        if devices > 1:
+            _find_teacher(cfg)
+            supervise(cfg, devices)
+            return best_of(Path(cfg.run_dir))
+        _find_teacher(cfg)
+        return train(cfg)
+
+
+def dismiss(place: Place) -> None:
+    """Tell the other processes that rank 0, which failed before it led them, has no run for them."""
+    if not _met:
+        store = meet(place)
+        store.set(CONFIG, "")
+        store.wait([GONE.format(rank) for rank in range(1, place.world)], MEETING)
+
+
+def follow(place: Place) -> None:
+    """Take part in a run that rank 0 leads.
+
+    Raises:
+        SystemExit: with exit code 1, if there is none; rank 0 says why.
+    """
+    store = meet(place)
+    store.wait([CONFIG], PATIENCE)
+    text = store.get(CONFIG).decode()
+    if not text:
+        store.set(GONE.format(place.rank), "")
+        raise SystemExit(1)
+    take_part(OmegaConf.create(text), store, place)
+
+
+def take_part(cfg: DictConfig, store: Any, place: Place) -> float:
+    """Train in a group of processes."""
+    with joined(store, place, cfg.trainer.timeout_minutes):
+        try:
+            return train(cfg, place)
+        except Exception as error:
+            # Before this process leaves the group, at which the others fail too.
+            report(store, place, error)
+            raise
+
+
+def _lead(cfg: DictConfig, place: Place) -> float:
+    """Give the configuration to the other processes, and train with them."""
+    store = meet(place)
+    _met.append(store)
+    text = ""
+    try:
+        _find_teacher(cfg)
+        text = OmegaConf.to_yaml(cfg, resolve=True)
+    finally:
+        store.set(CONFIG, text)  # empty: they need not wait for a run that will not come
+    return take_part(cfg, store, place)
+
+
+def _find_teacher(cfg: DictConfig) -> None:
+    """Train the teacher, if it must be, before there is a group that would take part in it."""
+    if needs_teacher(cfg):
+        with open_dict(cfg):
+            cfg.teacher.checkpoint = find_teacher(cfg, _train_teacher)
+
+
+def _train_teacher(cfg: DictConfig) -> float:
+    with taken(cfg):
+        return train(cfg)
+
+
+def _devices(cfg: DictConfig, place: Place | None) -> int:
+    """Return the number of processes on this machine, and write it into the configuration.
+
+    Raises:
+        ConfigError: for more GPUs than there are, or a number that is not the launcher's.
+    """
+    asked = cfg.trainer.devices
+    on_gpu = cfg.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    there = torch.cuda.device_count() if on_gpu else 1
+    if asked in ("auto", -1, "-1"):
+        devices = there if place is None else place.local_world
+    elif isinstance(asked, int) and not isinstance(asked, bool) and asked >= 1:
+        devices = asked
+    else:
+        raise ConfigError(
+            f"trainer.devices must be a number >= 1 or auto, got '{asked}'; to choose among GPUs, set "
+            "CUDA_VISIBLE_DEVICES"
+        )
+    if on_gpu and devices > there:
+        raise ConfigError(f"trainer.devices={devices}, but this machine shows {there} GPU(s)")
+    nodes = cfg.trainer.get("num_nodes", 1)
+    if place is None and nodes > 1:
+        raise ConfigError(
+            f"trainer.num_nodes={nodes}: start one process for each device by torchrun or srun (docs/clusters.md)"
+        )
+    if place is not None and devices == 1 and asked == 1:
+        devices = place.local_world
+    if place is not None and (devices != place.local_world or nodes not in (1, place.nodes)):
+        raise ConfigError(
+            f"trainer.devices={asked} trainer.num_nodes={nodes}, but the launcher started {place.local_world} "
+            f"process(es) on each of {place.nodes} machine(s); leave both out, or make them agree"
+        )
+    with open_dict(cfg):
+        cfg.trainer.devices = devices
+        cfg.trainer.num_nodes = 1 if place is None else place.nodes
+    return devices
