@@ -8,14 +8,14 @@ from contextlib import suppress
 from omegaconf import DictConfig
 
 from idd_seg.config import command_line
-from idd_seg.config.ranges import check_numbers
+from idd_seg.config.ranges import check_ranges
 from idd_seg.distributed.environment import Place, place_of
 from idd_seg.errors import ConfigError
 
 
 def main(cfg: DictConfig) -> float:
     """Train as `cfg` says; return the best mIoU on held-out images, which sweepers maximise."""
-    check_numbers(cfg)
+    check_ranges(cfg)
     from idd_seg.runs.run import (
         run,  # PyTorch is imported here, so that --help, and what is wrong by itself, need not wait
     )

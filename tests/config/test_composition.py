@@ -12,7 +12,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from idd_seg.config.groups import config_dir
-from idd_seg.runs.teacher import cache_key, teacher_config
+from idd_seg.config.teacher_plan import cache_key, teacher_config
 from idd_seg.studies.plan import read_plan
 
 CONF = config_dir()

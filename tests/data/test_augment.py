@@ -31,7 +31,9 @@ AUGMENTATIONS: list[dict[str, Any]] = [
 
 def dataset(augmentation: Augmentation | None, image_scale: float = 1.0, label: str = "column") -> SegmentationDataset:
     source = Coordinates(HEIGHT, WIDTH, label=label)
-    return SegmentationDataset(source, LabelMap(200, 255), 255, 0, image_scale, augmentation, FILL)
+    return SegmentationDataset(
+        source, LabelMap(200, 255), 255, 0, image_scale=image_scale, augmentation=augmentation, fill=FILL
+    )
 
 
 def samples(augment: dict[str, Any], image_scale: float = 1.0, label: str = "column") -> Iterator[Sample]:

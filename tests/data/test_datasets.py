@@ -218,7 +218,7 @@ def test_a_split_that_there_is_not_is_refused(name: str, built: Built) -> None:
 )
 def test_a_split_without_labels_cannot_be_trained_on(name: str, split: str, built: Built) -> None:
     data = built[name]
-    dataset = SegmentationDataset(data.make_source(split), data.labels, 255, 0, 1.0, data.augment)
+    dataset = SegmentationDataset(data.make_source(split), data.labels, 255, 0, augmentation=data.augment)
     with pytest.raises(DataError, match=r"no label.*can't be trained on"):
         dataset[0, 0]
 

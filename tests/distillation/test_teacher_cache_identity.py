@@ -19,7 +19,7 @@ def identity(*options: str, pictures: int = 10) -> str:
     data.frozen_epochs = 2
     cfg = compose("train", *FOREIGN, "data.frozen_epochs=2", *options)
     teacher = FrozenTeacher(network(8), {"path": "teacher.pth", "sha256": "0"})
-    return assemble._teacher_cache(cfg, data, {}, teacher).identity
+    return assemble.cache_of(cfg, data, {}, teacher).identity
 
 
 @pytest.mark.parametrize(

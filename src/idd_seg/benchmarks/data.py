@@ -75,7 +75,7 @@ def _compare(what: str, pairs: list[Pair], repeats: int, cache: Path, bar: float
 
 def _samples(source: Source) -> Callable[[], object]:
     augmentation = Augmentation(CROP, SCALE, flip=0.5)
-    dataset = SegmentationDataset(source, LabelMap(CLASSES, 255), 255, 0, 1.0, augmentation, MEAN)
+    dataset = SegmentationDataset(source, LabelMap(CLASSES, 255), 255, 0, augmentation=augmentation, fill=MEAN)
     numbers = count()
 
     def one() -> object:

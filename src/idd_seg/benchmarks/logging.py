@@ -19,7 +19,7 @@ OPTIONS = ("data=shapes", "loss=ce", "logger=wandb", "logger.wandb.mode=offline"
 def run(cfg: DictConfig, device: torch.device) -> list[Row]:
     """Train the small student for 250 steps on generated scenes, with W&B offline, and time what is not training."""
     from idd_seg.loggers.wandb_run import WandbRun
-    from idd_seg.runs.fit import train
+    from idd_seg.runs.run import run as train
 
     steps = "trainer.max_steps=250"
     with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,8 @@
-"""From configuration to objects, and from a checkpoint back to its student."""
+"""From configuration to objects."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -9,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from idd_seg.checkpoints.reader import Saved
+from idd_seg.config.option_roles import without
 from idd_seg.config.option_types import check_types
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.errors import ConfigError, UserError
@@ -40,7 +42,12 @@ def make(node: Any, where: str, *, typed: bool = True, **extra: Any) -> Any:
         raise ConfigError(f"{where}: {cause or error}") from error
 
 
-def make_data(cfg: DictConfig) -> SegmentationDataModule:
+def plain(node: Any) -> Any:
+    """Return a part of the configuration as plain values, with what it refers to filled in."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def make_data(cfg: DictConfig, *, typed: bool = True) -> SegmentationDataModule:
     """Build the data module; `recipe` is for other groups to read.
 
     Raises:
@@ -48,13 +55,11 @@ def make_data(cfg: DictConfig) -> SegmentationDataModule:
     """
     if missing := sorted(OmegaConf.missing_keys(cfg.data)):
         raise ConfigError(f"the option 'data.{missing[0]}' has no value; give one: data.{missing[0]}=...")
-    node = OmegaConf.masked_copy(cfg.data, [key for key in cfg.data if key != "recipe"])
-    node._set_parent(cfg)
-    data: SegmentationDataModule = make(node, "data")
+    data: SegmentationDataModule = make(OmegaConf.create(without(plain(cfg.data), ["recipe"])), "data", typed=typed)
     return data
 
 
-def make_terms(loss: DictConfig) -> dict[str, Term]:
+def make_terms(loss: DictConfig, *, typed: bool = True) -> dict[str, Term]:
     """Build the terms whose weight is not 0.
 
     Raises:
@@ -65,18 +70,18 @@ def make_terms(loss: DictConfig) -> dict[str, Term]:
         if not isinstance(node, DictConfig):
             continue
         weight = loss[f"{name}_weight"]
-        if not isinstance(weight, int | float) or isinstance(weight, bool):
+        if type(weight) not in (int, float):
             raise ConfigError(f"loss.{name}_weight must be a number, got '{weight}'")
-        if not 0 <= weight < float("inf"):
+        if not 0 <= weight < math.inf:
             raise ConfigError(f"loss.{name}_weight must be a finite number >= 0, got {weight}")
         if weight > 0:
-            terms[name] = make(node, f"loss.{name}")
+            terms[name] = make(node, f"loss.{name}", typed=typed)
     return terms
 
 
-def make_student(cfg: DictConfig) -> Segmenter:
+def make_student(cfg: DictConfig, *, typed: bool = True) -> Segmenter:
     """Build the student, with the weights that the configuration asks for."""
-    student: Segmenter = make(cfg.student, "student")
+    student: Segmenter = make(cfg.student, "student", typed=typed)
     return student
 
 

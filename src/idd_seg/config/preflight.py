@@ -1,54 +1,158 @@
-"""What is refused before a training begins."""
+"""One look at a configuration: what can be known to be wrong is said before anything is trained, fetched or made."""
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
+import copy
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-from idd_seg.config import instantiate
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from idd_seg.config.instantiate import make, make_data, make_terms, plain
 from idd_seg.config.option_types import check_types
-from idd_seg.config.ranges import check_numbers
+from idd_seg.config.ranges import check_ranges
+from idd_seg.config.teacher import load_teacher
+from idd_seg.config.teacher_plan import (
+    in_teachers_words,
+    kept_checkpoint,
+    kept_folder,
+    named_checkpoint,
+    needing,
+    teacher_config,
+)
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
-from idd_seg.errors import ConfigError, MissingDataError
+from idd_seg.distillation.term_checks import check_terms, naming
+from idd_seg.errors import ConfigError, MissingDataError, UserError
 from idd_seg.losses.term import Term
+from idd_seg.models.pretrained.imagenet import pretrained_overlay
+from idd_seg.models.segmenter import Segmenter
+from idd_seg.models.teacher import FrozenTeacher
 
-# Made after the teacher, which may have to be trained first: what is wrong with them is said before that.
+# The groups of a run whose options are compared with the types that constructors declare.
 GROUPS = (
-    *("trainer", "student", "optimizer", "scheduler", "speed", "callbacks", "logger", "balance"),
+    *("data", "loss", "student", "optimizer", "scheduler", "speed", "trainer", "callbacks", "logger", "balance"),
     "teacher_cache",
 )
 
 
-def checked_data(cfg: DictConfig) -> SegmentationDataModule:
-    """Build the data module and look for its files; refuse what can be known before the first step."""
-    check_numbers(cfg)
-    data = instantiate.make_data(cfg)
-    if data.batch_size < 2:
-        raise ConfigError("data.batch_size=1: the heads' BatchNorm over pooled maps needs at least 2 images")
+@dataclass(frozen=True)
+class TeacherRun:
+    """A teacher that has to be trained first: its own configuration, and what the look at it has made."""
+
+    cfg: DictConfig
+    checked: Checked
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the look at a configuration has made on its way, for the run to use.
+
+    Attributes:
+        data: with its files found.
+        terms: by name, those of a weight above 0; not bound yet.
+        teacher: loaded from the file that the configuration names; None where there is none, or none yet.
+        teacher_run: how the teacher is trained, if it must be.
+    """
+
+    data: SegmentationDataModule
+    terms: dict[str, Term]
+    teacher: FrozenTeacher | None = None
+    teacher_run: TeacherRun | None = None
+
+
+def preflight(cfg: DictConfig) -> Checked:
+    """Look at all that a run is told, its teacher's training and the files that options name included.
+
+    The values of `ranges.RULES` have been looked at before, since that needs no PyTorch.
+
+    Raises:
+        UserError: for the first thing that is wrong.
+    """
     if "loss" not in cfg:
         raise ConfigError("there is no term; choose some, e.g. loss=[ce,kd,idd,position]")
     for group in GROUPS:
         check_types(cfg[group], group)
+    terms = make_terms(cfg.loss, typed=False)
+    check_terms(terms, has_teacher=cfg.teacher.name != "none")
+    data = make_data(cfg, typed=False)
+    if data.batch_size < 2:
+        raise ConfigError("data.batch_size=1: the heads' BatchNorm over pooled maps needs at least 2 images")
+    _find_files(data)
+    student = _dry_student(cfg)
+    if not needing(terms):
+        return Checked(data, terms)
+    teacher, teacher_run = _look_at_teacher(cfg, data)
+    theirs = _dry_network(cfg.teacher.model, "teacher.model") if teacher is None else teacher
+    _bind_dry(terms, student.channels, theirs.channels)
+    return Checked(data, terms, teacher, teacher_run)
+
+
+def _find_files(data: SegmentationDataModule) -> None:
     try:
         data.setup("fit")
     except MissingDataError as error:
         raise MissingDataError(
             f"{error}; python -m idd_seg.prepare data={data.name} fetches what anyone may, and says what is missing"
         ) from error
-    return data
 
 
-def needs_teacher(cfg: DictConfig) -> bool:
-    """Tell whether a term of the configuration needs a teacher.
+def _look_at_teacher(cfg: DictConfig, data: SegmentationDataModule) -> tuple[FrozenTeacher | None, TeacherRun | None]:
+    """Open the teacher's file; look at the run that is to train it where there is none."""
+    checkpoint = named_checkpoint(cfg)
+    if checkpoint is not None:
+        return load_teacher(checkpoint, cfg, data), None
+    own = teacher_config(cfg)
+    kept = kept_checkpoint(kept_folder(own))
+    if kept.is_file():
+        return load_teacher(str(kept), cfg, data), None
+    try:
+        check_ranges(own)
+        return None, TeacherRun(own, preflight(own))
+    except UserError as error:
+        raise in_teachers_words(error) from error
 
-    Raises:
-        ConfigError: if so, and there is none.
+
+def _dry_student(cfg: DictConfig) -> Segmenter:
+    """Build the student without its weights, and look for the weights that it will start from.
+
+    A file that `student.weights` names is loaded once here: whether it fits is not known before.
     """
-    names = needing(instantiate.make_terms(cfg.loss))
-    if names and cfg.teacher.name == "none":
-        raise ConfigError(f"teacher=none, but loss={','.join(names)} needs a teacher; use loss=ce, or choose a teacher")
-    return bool(names)
+    weights, pretrained, name = cfg.student.get("weights"), cfg.student.get("pretrained"), cfg.student.backbone
+    if weights is not None:
+        with _untouched_random_numbers():
+            student: Segmenter = make(cfg.student, "student", typed=False)
+            return student
+    network = _dry_network(cfg.student, "student")
+    if pretrained and isinstance(name, str):
+        pretrained_overlay(name, pretrained, None)
+    return network
 
 
-def needing(terms: dict[str, Term]) -> list[str]:
-    """Return the names of the terms that need a teacher."""
-    return [name for name, term in terms.items() if term.needs_teacher]
+def _dry_network(node: DictConfig, where: str) -> Segmenter:
+    """Build a network without weights: on no device, or on the CPU if it computes with numbers while it is built."""
+    bare = OmegaConf.create({**plain(node), "pretrained": False, "weights": None})
+    try:
+        with torch.device("meta"):
+            network: Segmenter = make(bare, where, typed=False)
+    except Exception:  # what is wrong with the options is said again below
+        with _untouched_random_numbers():
+            network = make(bare, where, typed=False)
+    return network
+
+
+def _bind_dry(terms: Mapping[str, Term], student: Mapping[str, int], teacher: Mapping[str, int]) -> None:
+    """Bind copies of the terms to the widths of both networks: a tap that is not there, or a file that does not fit."""
+    with torch.device("meta"), warnings.catch_warnings(), _untouched_random_numbers():
+        warnings.simplefilter("ignore")  # of weights that are loaded into nothing
+        for name, term in terms.items():
+            with naming(name):
+                copy.deepcopy(term).bind(student, teacher)
+
+
+@contextmanager
+def _untouched_random_numbers() -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        yield

@@ -1,8 +1,10 @@
-"""Numbers of a training that the configuration alone tells to be wrong: said before anything heavy is imported."""
+"""Values of options that the configuration alone tells to be wrong: said before anything heavy is imported."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -12,15 +14,82 @@ from idd_seg.errors import ConfigError
 LARGEST = 1e6  # a learning rate or decay beyond it overflows float32 in the first steps
 
 
+def whole(least: int, most: float = math.inf) -> Callable[[Any], bool]:
+    """Return a test for whole numbers of a range; `true` is none."""
+    return lambda value: type(value) is int and least <= value <= most
+
+
+def number(least: float, most: float = LARGEST, *, above: bool = False) -> Callable[[Any], bool]:
+    """Return a test for finite numbers of a range; with `above` they must lie above its lower end."""
+    return lambda value: (
+        type(value) in (int, float)
+        and math.isfinite(value)
+        and least <= value <= most
+        and not (above and value == least)
+    )
+
+
+def one_of(*words: Any) -> Callable[[Any], bool]:
+    """Return a test for one of a few values, of the same type."""
+    return lambda value: any(type(value) is type(word) and value == word for word in words)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What an option may be, as a test and in words."""
+
+    fits: Callable[[Any], bool]
+    words: str
+
+
+STEPS = Rule(whole(1), "a whole number > 0, e.g. 40000")
+SHARE = Rule(number(0, math.inf, above=True), "a number > 0")
+RATE = Rule(number(0), f"a number, 0 to {LARGEST:g}")
+SWITCH = Rule(one_of(True, False), "true or false")
+# The options of a training whose types no constructor of this program declares. Null passes where the option may be
+# left out.
+RULES: dict[str, Rule] = {
+    "seed": Rule(whole(0, 2**32 - 1), "a whole number in 0 .. 2**32 - 1"),
+    "resume": Rule(one_of("auto", "never"), "auto, never or null"),
+    "trainer.max_steps": STEPS,
+    "trainer.log_every_n_steps": STEPS,
+    "trainer.accumulate_grad_batches": STEPS,
+    "trainer.val_check_interval": SHARE,
+    "trainer.limit_val_batches": SHARE,
+    "optimizer.lr": RATE,
+    "optimizer.weight_decay": RATE,
+    "optimizer.momentum": RATE,
+    "scheduler.power": Rule(number(0, math.inf), "a number >= 0"),
+    "trainer.timeout_minutes": Rule(number(0, above=True), f"a number, above 0 to {LARGEST:g}"),
+    "measure_batches": Rule(whole(0), "a whole number >= 0"),
+    "compile": SWITCH,
+    "pretrained": SWITCH,
+    "trainer.deterministic": Rule(one_of(True, False, "warn"), "true or false"),
+    "trainer.gradient_clip_val": Rule(number(0, math.inf, above=True), "a number > 0, or null"),
+}
+REQUIRED = ("seed", "measure_batches", *(key for key, rule in RULES.items() if rule in (STEPS, SHARE)))
+
+
+def check_ranges(cfg: DictConfig) -> None:
+    """Refuse what Lightning or PyTorch would refuse late, or by a message that does not name the option.
+
+    Raises:
+        ConfigError: that names option and value.
+    """
+    for key, rule in RULES.items():
+        value = OmegaConf.select(cfg, key)
+        if not rule.fits(value) and not (value is None and key not in REQUIRED):
+            raise ConfigError(f"{key} must be {rule.words}, got '{value}'")
+
+
 def check_whole(cfg: DictConfig, key: str, least: int) -> None:
     """Refuse an option that is no whole number, or too small a one.
 
     Raises:
         ConfigError: that names option and value.
     """
-    value = cfg[key]
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(f"{key} must be a whole number >= {least}, got '{value}'")
+    if not whole(least)(cfg[key]):
+        raise ConfigError(f"{key} must be a whole number >= {least}, got '{cfg[key]}'")
 
 
 def words_of(cfg: DictConfig, key: str) -> list[str]:
@@ -34,40 +103,3 @@ def words_of(cfg: DictConfig, key: str) -> list[str]:
     if not words or not all(isinstance(word, str) for word in words):
         raise ConfigError(f"{key} must be a list of words, got '{value}'")
     return words
-
-
-def check_numbers(cfg: DictConfig) -> None:
-    """Refuse what Lightning or PyTorch would refuse late, or by a message that does not name the option.
-
-    Raises:
-        ConfigError: that names option and value.
-    """
-    if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
-        raise ConfigError(f"seed must be a whole number in 0 .. 2**32 - 1, got '{cfg.seed}'")
-    for key in ("max_steps", "log_every_n_steps", "accumulate_grad_batches"):
-        if not isinstance(cfg.trainer[key], int) or isinstance(cfg.trainer[key], bool) or cfg.trainer[key] < 1:
-            raise ConfigError(f"trainer.{key} must be a whole number > 0, e.g. 40000, got '{cfg.trainer[key]}'")
-    for key in ("val_check_interval", "limit_val_batches"):
-        if not _is_number(cfg.trainer[key]) or not cfg.trainer[key] > 0:
-            raise ConfigError(f"trainer.{key} must be a number > 0, got '{cfg.trainer[key]}'")
-    for key in ("lr", "weight_decay", "momentum"):
-        value = cfg.optimizer.get(key)
-        if value is not None and not (_is_number(value) and 0 <= value <= LARGEST):
-            raise ConfigError(f"optimizer.{key} must be a number, 0 to {LARGEST:g}, got '{value}'")
-    power, minutes = cfg.scheduler.get("power"), cfg.trainer.get("timeout_minutes")
-    if power is not None and not (_is_number(power) and power >= 0):
-        raise ConfigError(f"scheduler.power must be a number >= 0, got '{power}'")
-    if minutes is not None and not (_is_number(minutes) and 0 < minutes <= LARGEST):
-        raise ConfigError(f"trainer.timeout_minutes must be a number, above 0 to {LARGEST:g}, got '{minutes}'")
-    check_whole(cfg, "measure_batches", 0)
-    for key in ("compile", "pretrained", "trainer.deterministic"):
-        value = OmegaConf.select(cfg, key)
-        if not isinstance(value, bool | None) and (key, value) != ("trainer.deterministic", "warn"):
-            raise ConfigError(f"{key} must be true or false, got '{value}'")
-    clip = cfg.trainer.get("gradient_clip_val")
-    if clip is not None and not (_is_number(clip) and clip > 0):
-        raise ConfigError(f"trainer.gradient_clip_val must be a number > 0, or null, got '{clip}'")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

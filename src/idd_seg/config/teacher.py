@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from idd_seg.checkpoints.reader import read_checkpoint
-from idd_seg.config.instantiate import make
+from idd_seg.config.instantiate import make, plain
 from idd_seg.config.restore import BARE, check_classes, refuse_foreign
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.errors import ConfigError
@@ -19,8 +19,13 @@ from idd_seg.models.foreign.opening import in_classes_of, is_foreign, open_teach
 from idd_seg.models.teacher import FrozenTeacher
 
 
-def load_teacher(checkpoint: str, cfg: DictConfig, data: SegmentationDataModule) -> FrozenTeacher:
+def load_teacher(
+    checkpoint: str, cfg: DictConfig, data: SegmentationDataModule, *, aloud: bool = True
+) -> FrozenTeacher:
     """Build the teacher that `cfg.teacher` describes, with the weights of a run of this program or of another.
+
+    Args:
+        aloud: print what of a file from elsewhere was loaded and left out.
 
     Raises:
         CheckpointError: if the file is unusable, of another network, or, without a `class_map`, of other classes than
@@ -28,25 +33,25 @@ def load_teacher(checkpoint: str, cfg: DictConfig, data: SegmentationDataModule)
         ConfigError: for a class map that does not fit data and teacher.
     """
     if is_foreign(cfg.teacher):
-        return _foreign_teacher(checkpoint, cfg, data)
-    saved, class_map = read_checkpoint(checkpoint), _plain(cfg.teacher, "class_map")
+        return _foreign_teacher(checkpoint, cfg, data, aloud=aloud)
+    saved, class_map = read_checkpoint(checkpoint), plain(cfg.teacher.get("class_map"))
     names = saved.class_names or data.class_names
     if class_map is None:
         check_classes(saved, data)
-    node = OmegaConf.merge(cfg.teacher.model, BARE, {"num_classes": len(names)} if class_map else {})
-    node._set_parent(cfg.teacher)
-    network: nn.Module = make(node, "teacher.model")
+    changes = {**BARE, "num_classes": len(names)} if class_map else BARE
+    network: nn.Module = make(OmegaConf.create({**plain(cfg.teacher.model), **changes}), "teacher.model")
     saved.load_into(network, "teacher")
     if class_map is not None:
         network = Mapped(network, class_map, data.class_names, names)
     return FrozenTeacher(network, {"path": str(saved.path.resolve()), "sha256": saved.sha256})
 
 
-def _foreign_teacher(checkpoint: str, cfg: DictConfig, data: SegmentationDataModule) -> FrozenTeacher:
-    opened = open_foreign(checkpoint, cfg, {"data_mean": _plain(cfg.data, "mean"), "data_std": _plain(cfg.data, "std")})
-    plan = {key: _plain(cfg.teacher, key) for key in ("class_map", "class_names")}
-    network = in_classes_of(opened, plan, data.name, data.class_names)
-    say(opened)
+def _foreign_teacher(checkpoint: str, cfg: DictConfig, data: SegmentationDataModule, *, aloud: bool) -> FrozenTeacher:
+    opened = open_foreign(checkpoint, cfg, {"data_mean": plain(cfg.data.mean), "data_std": plain(cfg.data.std)})
+    named = {key: plain(cfg.teacher.get(key)) for key in ("class_map", "class_names")}
+    network = in_classes_of(opened, named, data.name, data.class_names)
+    if aloud:
+        say(opened)
     return FrozenTeacher(network, opened.source)
 
 
@@ -60,7 +65,7 @@ def open_foreign(checkpoint: str, cfg: DictConfig, seen: Mapping[str, Any]) -> O
     def build(node: dict[str, Any]) -> Any:
         return make(OmegaConf.create(node), "teacher.model", typed=False)
 
-    return open_teacher(checkpoint, _plain(cfg.teacher, "model"), build, refuse_foreign, seen)
+    return open_teacher(checkpoint, plain(cfg.teacher.model), build, refuse_foreign, seen)
 
 
 def open_for_import(cfg: DictConfig) -> tuple[Opened, dict[str, Any]]:
@@ -69,15 +74,9 @@ def open_for_import(cfg: DictConfig) -> tuple[Opened, dict[str, Any]]:
     Raises:
         ConfigError: for a teacher that is none from elsewhere.
     """
-    model = _plain(cfg.teacher, "model")
+    model = plain(cfg.teacher.model)
     if model is None or not is_foreign(cfg.teacher) or "input" not in model:
         raise ConfigError(f"teacher={cfg.teacher.name}: choose the one that describes the file, e.g. mmseg_pspnet_r101")
     # What the pictures will be like is the business of the training that uses the file.
     unseen = {"data_mean": [0.0] * 3, "data_std": [1.0] * 3}
     return open_foreign(cfg.checkpoint, cfg, unseen), {**model, "input": {**model["input"], **unseen}}
-
-
-def _plain(cfg: DictConfig, key: str) -> Any:
-    """Return an option as plain values; None if there is no such option."""
-    value = cfg.get(key)
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

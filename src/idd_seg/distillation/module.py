@@ -70,6 +70,7 @@ class Distiller(L.LightningModule):
         terms: Mapping[str, Term],
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory,
+        *,
         ignore_index: int = 255,
         measure_batches: int = 8,
         seed: int = 0,

@@ -1,35 +1,158 @@
-"""From a configuration to the parts of a run."""
+"""From a configuration that has been looked at to the parts of a run. Nothing behind this sees the configuration."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
-from idd_seg.config import instantiate
+from idd_seg.callbacks.atomic_checkpoint_io import WholeFiles
+from idd_seg.callbacks.checkpoint import LAST
+from idd_seg.callbacks.graceful_stop import Interruption
+from idd_seg.callbacks.wall_clock import Clock
+from idd_seg.config.instantiate import make, make_data, make_student, make_terms, plain
+from idd_seg.config.option_roles import NOT_IN_A_PICTURE, NOT_IN_AN_OUTPUT, without
+from idd_seg.config.preflight import Checked
+from idd_seg.config.teacher import load_teacher
+from idd_seg.config.teacher_plan import needing
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.distillation.module import Distiller
 from idd_seg.distillation.non_finite import NonFiniteGuard
 from idd_seg.distillation.teacher_cache import TeacherCache
 from idd_seg.distributed.environment import Place
+from idd_seg.distributed.process_group import Joined
+from idd_seg.distributed.sync_batch_norm import synchronise
 from idd_seg.losses.term import Term
+from idd_seg.models.speed import Speed
 from idd_seg.models.teacher import FrozenTeacher
+from idd_seg.ops.quiet import quieten
+from idd_seg.runs.allocator import keep_freed_memory
+
+OURS = ("timeout_minutes", "sync_batchnorm")  # of `trainer`: options that are no Lightning Trainer's
 
 
-def device_of(cfg: DictConfig) -> torch.device:
-    """Return the kind of device that the trainer will choose."""
-    on_gpu = cfg.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return torch.device("cuda" if on_gpu else "cpu")
+@dataclass(frozen=True)
+class Run:
+    """The parts of a run, and what its folder is called."""
+
+    module: Distiller
+    data: SegmentationDataModule
+    trainer: L.Trainer
+    interruption: Interruption
+    clock: Clock
+    folder: Path
+    name: str
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint from which the run resumes."""
+        return self.folder / "checkpoints" / f"{LAST}.ckpt"
 
 
-def trainer_options(cfg: DictConfig, place: Place | None) -> DictConfig:
-    """Leave what is ours out of the trainer's options; several processes train by DDP."""
-    node = OmegaConf.masked_copy(
-        cfg.trainer, [k for k in cfg.trainer if k not in ("timeout_minutes", "sync_batchnorm")]
+def assemble(cfg: DictConfig, checked: Checked | None = None, place: Place | None = None) -> Run:
+    """Build the parts of the run that `cfg` describes.
+
+    Args:
+        cfg: `teacher.checkpoint` names a file, if a term needs a teacher.
+        checked: what the look at the configuration has made; None in a process for which another one has looked.
+        place: this process's, in the group that has been joined; None without a group.
+    """
+    quieten()
+    if not torch.cuda.is_available():
+        keep_freed_memory()
+    data = make_data(cfg, typed=False) if checked is None else checked.data
+    terms = make_terms(cfg.loss, typed=False) if checked is None else checked.terms
+    teacher = None if checked is None else checked.teacher
+    if teacher is None and needing(terms):
+        teacher = load_teacher(cfg.teacher.checkpoint, cfg, data, aloud=checked is not None)
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    module = _distiller(cfg, data, terms, teacher)
+    speed: Speed = _make(cfg.speed, "speed")
+    speed.set_up()
+    speed.prepare(module.student, teacher, _device(cfg))
+    if place is not None and cfg.trainer.get("sync_batchnorm"):
+        synchronise(module.student)
+        synchronise(module.terms)
+    interruption, clock = Interruption(cfg.trainer.timeout_minutes), Clock()
+    trainer = _trainer(cfg, place, [interruption, clock])
+    return Run(module, data, trainer, interruption, clock, Path(cfg.run_dir), cfg.name)
+
+
+def _make(node: Any, where: str, **extra: Any) -> Any:
+    return make(node, where, typed=False, **extra)
+
+
+def _distiller(
+    cfg: DictConfig, data: SegmentationDataModule, terms: dict[str, Term], teacher: FrozenTeacher | None
+) -> Distiller:
+    # The student comes first after seeding: a distilled student and its twin start from the same weights.
+    student = make_student(cfg, typed=False)
+    card = {
+        "class_names": data.class_names,
+        "config": {group: plain(cfg[group]) for group in ("student", "data", "loss")},
+        "name": cfg.name,
+        "seed": cfg.seed,
+    }
+    return Distiller(
+        student,
+        teacher,
+        terms,
+        _make(cfg.optimizer, "optimizer"),
+        _make(cfg.scheduler, "scheduler", total_iters=cfg.trainer.max_steps),
+        ignore_index=data.ignore_index,
+        measure_batches=cfg.measure_batches,
+        seed=cfg.seed,
+        card=card,
+        balance=None if cfg.balance is None else _make(cfg.balance, "balance"),
+        guard=NonFiniteGuard(cfg.skip_non_finite),
+        teacher_cache=None if cfg.teacher_cache is None or teacher is None else cache_of(cfg, data, terms, teacher),
     )
-    node._set_parent(cfg)
+
+
+def cache_of(
+    cfg: DictConfig, data: SegmentationDataModule, terms: dict[str, Term], teacher: FrozenTeacher
+) -> TeacherCache:
+    """Build the cache of the teacher's outputs, under a name for all that a picture and an output depend on."""
+    cache: TeacherCache = _make(cfg.teacher_cache, "teacher_cache")
+    pictures = data.dataset("train")
+    identity = {
+        "teacher": {**teacher.source, **without(plain(cfg.teacher), NOT_IN_AN_OUTPUT)},
+        "data": without(plain(cfg.data), NOT_IN_A_PICTURE),
+        "pictures": [pictures.source.key(index) for index in range(len(pictures))],
+        "speed": plain(cfg.speed),
+        "precision": cfg.trainer.precision,
+    }
+    cache.bind(identity, pictures.views, [name for term in terms.values() for name in term.teacher_maps])
+    return cache
+
+
+def _trainer(cfg: DictConfig, place: Place | None, callbacks: Sequence[L.Callback]) -> L.Trainer:
+    """Build Lightning's trainer, with these callbacks before those of the configuration."""
+    trainer: L.Trainer = _make(
+        _trainer_options(cfg, place),
+        "trainer",
+        logger=[_make(node, f"logger.{name}") for name, node in cfg.logger.items()],
+        callbacks=[*callbacks, *(_make(node, f"callbacks.{name}") for name, node in cfg.callbacks.items())],
+        # Lightning would take a SLURM allocation, in which this may run alone, for a group.
+        plugins=[WholeFiles(f"{LAST}.ckpt"), LightningEnvironment() if place is None else Joined(place)],
+        default_root_dir=cfg.run_dir,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_progress_bar=False,  # callbacks.progress shows steps, Lightning's own the batches of an epoch
+    )
+    return trainer
+
+
+def _trainer_options(cfg: DictConfig, place: Place | None) -> DictConfig:
+    """Leave what is ours out of the trainer's options; several processes train by DDP."""
+    node = OmegaConf.create(without(plain(cfg.trainer), OURS))
     if isinstance(node.val_check_interval, int):
         # Lightning counts batches; ours are optimizer steps, as everything else.
         node.val_check_interval *= node.accumulate_grad_batches
@@ -40,51 +163,7 @@ def trainer_options(cfg: DictConfig, place: Place | None) -> DictConfig:
     return node
 
 
-def make_distiller(
-    cfg: DictConfig, data: SegmentationDataModule, terms: dict[str, Term], teacher: FrozenTeacher | None
-) -> Distiller:
-    # The student comes first after seeding: a distilled student and its twin start from the same weights.
-    student = instantiate.make_student(cfg)
-    card = {
-        "class_names": data.class_names,
-        "config": {group: OmegaConf.to_container(cfg[group], resolve=True) for group in ("student", "data", "loss")},
-        "name": cfg.name,
-        "seed": cfg.seed,
-    }
-    return Distiller(
-        student,
-        teacher,
-        terms,
-        instantiate.make(cfg.optimizer, "optimizer"),
-        instantiate.make(cfg.scheduler, "scheduler", total_iters=cfg.trainer.max_steps),
-        data.ignore_index,
-        cfg.measure_batches,
-        cfg.seed,
-        card,
-        None if cfg.balance is None else instantiate.make(cfg.balance, "balance"),
-        NonFiniteGuard(cfg.skip_non_finite),
-        None if cfg.teacher_cache is None or teacher is None else _teacher_cache(cfg, data, terms, teacher),
-    )
-
-
-def _teacher_cache(
-    cfg: DictConfig, data: SegmentationDataModule, terms: dict[str, Term], teacher: FrozenTeacher
-) -> TeacherCache:
-    cache: TeacherCache = instantiate.make(cfg.teacher_cache, "teacher_cache")
-    # What a picture and an output depend on; how they are loaded changes neither.
-    loading = ("batch_size", "eval_batch_size", "num_workers", "cache", "cache_dir", "recipe", "counts", "timeout_s")
-    pictures = data.dataset("train")
-    identity = {
-        "teacher": {**teacher.source, **_but(cfg.teacher, ("name", "checkpoint", "training"))},
-        "data": _but(cfg.data, loading),
-        "pictures": [pictures.source.key(index) for index in range(len(pictures))],
-        "speed": OmegaConf.to_container(cfg.speed, resolve=True),
-        "precision": cfg.trainer.precision,
-    }
-    cache.bind(identity, pictures.views, [name for term in terms.values() for name in term.teacher_maps])
-    return cache
-
-
-def _but(node: DictConfig, left_out: Sequence[str]) -> dict[str, Any]:
-    """Return a node as plain values, without some of its keys."""
-    return {str(k): v for k, v in OmegaConf.to_container(node, resolve=True).items() if k not in left_out}  # type: ignore[union-attr]
+def _device(cfg: DictConfig) -> torch.device:
+    """Return the kind of device that the trainer will choose."""
+    on_gpu = cfg.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return torch.device("cuda" if on_gpu else "cpu")

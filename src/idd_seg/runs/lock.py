@@ -13,20 +13,15 @@ from typing import Any
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from idd_seg.errors import ConfigError, Pruned, RunFolderError, UserError, message_of
+from idd_seg.config.option_roles import may_change
+from idd_seg.errors import Pruned, RunFolderError, UserError, message_of
 from idd_seg.runs.provenance import describe_run, note_state
 
-RESUME = (None, "auto", "never")
 LOCK = ".lock"
 PATIENCE = 0.5  # seconds; whoever asks whether a run goes on holds the lock for a moment
 RESULTS = ("checkpoints", "metrics.json", "metrics.csv", "exhibits", "pictures")
 # Of no use to tell whether a run lies there, but they would be taken for the new run's.
 BESIDE = ("position_reader.safetensors", "tensorboard", "rank*.log")
-# What may change between the parts of a run: where things lie, who watches, and how many processes load.
-MAY_CHANGE = (
-    *("resume", "run_dir", "output_dir", "cache_dir", "logger", "callbacks", "name"),
-    *("data.num_workers", "data.timeout_s", "trainer.timeout_minutes"),
-)
 
 
 @contextmanager
@@ -39,8 +34,6 @@ def taken(cfg: DictConfig) -> Iterator[float | None]:
     Raises:
         RunFolderError: if another run is writing to it, or if it holds one that `resume` does not allow to go on.
     """
-    if cfg.get("resume") not in RESUME:
-        raise ConfigError(f"resume must be auto, never or null, got '{cfg.resume}'")
     folder = Path(cfg.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
@@ -88,6 +81,11 @@ def is_taken(folder: Path) -> bool | None:
         return None
     lock.release()
     return False
+
+
+def finished_already(cfg: DictConfig) -> bool:
+    """Tell whether `resume=auto` will find a finished run, for which nothing else needs to be looked at."""
+    return cfg.get("resume") == "auto" and (Path(cfg.run_dir) / "metrics.json").is_file()
 
 
 def best_of(folder: Path) -> float:
@@ -140,12 +138,19 @@ def _refuse_another(cfg: DictConfig, folder: Path) -> None:
     wanted = _flat(OmegaConf.to_container(cfg, resolve=True))
     # The option that others take their value from first: seed before data.seed.
     for key in sorted({*stored, *wanted}, key=lambda key: (key.count("."), key)):
-        if key.startswith(MAY_CHANGE) or stored.get(key) == wanted.get(key):
+        if may_change(key) or _same(key, stored.get(key), wanted.get(key)):
             continue
         raise RunFolderError(
             f"'{folder}' holds a run with {key}={stored.get(key)}, not {wanted.get(key)}; resume=auto goes on with "
             "the same options alone. Choose another hydra.run.dir, or resume=never, which removes that run"
         )
+
+
+def _same(key: str, stored: Any, wanted: Any) -> bool:
+    """Tell whether a run resumes with the same option; a class of this program may have moved to another file."""
+    if key.endswith("_target_") and str(stored).startswith("idd_seg.") and str(wanted).startswith("idd_seg."):
+        return str(stored).rpartition(".")[2] == str(wanted).rpartition(".")[2]
+    return bool(stored == wanted)
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -8,14 +8,16 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from idd_seg.config.preflight import checked_data, needs_teacher
+from idd_seg.config.preflight import Checked, preflight
+from idd_seg.config.teacher_plan import needing
 from idd_seg.distributed.environment import Place, place_of
 from idd_seg.distributed.process_group import CONFIG, MEETING, PATIENCE, joined, meet, report
 from idd_seg.errors import ConfigError
-from idd_seg.runs.fit import train
+from idd_seg.runs.assemble import assemble
+from idd_seg.runs.fit import fit
 from idd_seg.runs.launcher import supervise
-from idd_seg.runs.lock import best_of, taken
-from idd_seg.runs.teacher import find_teacher
+from idd_seg.runs.lock import best_of, finished_already, taken
+from idd_seg.runs.teacher import checkpoint_of
 
 GONE = "idd_seg/gone/{}"  # process {} has seen that there is no run
 _met: list[Any] = []  # the store, once the others have been met
@@ -29,21 +31,21 @@ def run(cfg: DictConfig) -> float:
     Raises:
         UserError: for whatever is wrong with configuration, data or files.
     """
-    checked_data(cfg)
     place = place_of()
+    checked = None if finished_already(cfg) else preflight(cfg)
     devices = _devices(cfg, place)
     with taken(cfg) as finished:
         if finished is not None:
             print(f"run folder: {cfg.run_dir}: finished already, best mIoU {100 * finished:.2f}; nothing to do")
             return finished
+        checked = checked or preflight(cfg)
         if place is not None:
-            return _lead(cfg, place)
+            return _lead(cfg, checked, place)
+        _find_teacher(cfg, checked)
         if devices > 1:
-            _find_teacher(cfg)
             supervise(cfg, devices)
             return best_of(Path(cfg.run_dir))
-        _find_teacher(cfg)
-        return train(cfg)
+        return fit(assemble(cfg, checked))
 
 
 def dismiss(place: Place) -> None:
@@ -69,40 +71,40 @@ def follow(place: Place) -> None:
     take_part(OmegaConf.create(text), store, place)
 
 
-def take_part(cfg: DictConfig, store: Any, place: Place) -> float:
-    """Train in a group of processes."""
+def take_part(cfg: DictConfig, store: Any, place: Place, checked: Checked | None = None) -> float:
+    """Train in a group of processes, one of which has looked at the configuration."""
     with joined(store, place, cfg.trainer.timeout_minutes):
         try:
-            return train(cfg, place)
+            return fit(assemble(cfg, checked, place))
         except Exception as error:
             # Before this process leaves the group, at which the others fail too.
             report(store, place, error)
             raise
 
 
-def _lead(cfg: DictConfig, place: Place) -> float:
+def _lead(cfg: DictConfig, checked: Checked, place: Place) -> float:
     """Give the configuration to the other processes, and train with them."""
     store = meet(place)
     _met.append(store)
     text = ""
     try:
-        _find_teacher(cfg)
+        _find_teacher(cfg, checked)
         text = OmegaConf.to_yaml(cfg, resolve=True)
     finally:
         store.set(CONFIG, text)  # empty: they need not wait for a run that will not come
-    return take_part(cfg, store, place)
+    return take_part(cfg, store, place, checked)
 
 
-def _find_teacher(cfg: DictConfig) -> None:
+def _find_teacher(cfg: DictConfig, checked: Checked) -> None:
     """Train the teacher, if it must be, before there is a group that would take part in it."""
-    if needs_teacher(cfg):
+    if needing(checked.terms):
         with open_dict(cfg):
-            cfg.teacher.checkpoint = find_teacher(cfg, _train_teacher)
+            cfg.teacher.checkpoint = checkpoint_of(cfg, checked.teacher_run, _train_teacher)
 
 
-def _train_teacher(cfg: DictConfig) -> float:
+def _train_teacher(cfg: DictConfig, checked: Checked) -> float:
     with taken(cfg):
-        return train(cfg)
+        return fit(assemble(cfg, checked))
 
 
 def _devices(cfg: DictConfig, place: Place | None) -> int:

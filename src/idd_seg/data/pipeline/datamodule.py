@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import signal
 import warnings
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import cv2
 import lightning as L
@@ -19,9 +18,8 @@ from torch.utils.data import DataLoader
 from idd_seg.data.augment import Augmentation
 from idd_seg.data.pipeline.cache import CachedSource
 from idd_seg.data.pipeline.dataset import EpochSampler, Sample, SegmentationDataset, TrainingSampler, collate
-from idd_seg.data.pipeline.decode import MASKS
 from idd_seg.data.pipeline.jitter import recoloured
-from idd_seg.data.pipeline.labels import ColourMap, LabelMap, ToClasses
+from idd_seg.data.pipeline.options import DataOptions
 from idd_seg.data.pipeline.prefetch import Feed
 from idd_seg.data.pipeline.shared_memory import shared_folder
 from idd_seg.data.pipeline.source import Part, Source
@@ -31,112 +29,35 @@ from idd_seg.data.pipeline.worker_timeout import PARTS, NamingLoader, be_patient
 from idd_seg.errors import ConfigError, DataError
 from idd_seg.types import Batch
 
-CACHES = ("none", "ram", "disk")
-
 
 class SegmentationDataModule(L.LightningDataModule):
     """A data set of photographs and label maps; a subclass says where they are by `make_source`.
 
     Args:
-        name: what the data set is called in tables and run folders.
-        class_names, palette: K names, and K RGB colours 0 to 255.
-        mean, std: of the normalised images, in RGB, relative to 0 to 1.
-        ignored: values in label files, beside `ignore_index`, that take no part.
-        batch_size, eval_batch_size: images per process and step.
-        masks: how label files are read: `indices` (grey values or a palette's indices), `palette` or `rgb` (colours).
-        ignored_colours: colours in such label files that take no part.
-        image_scale: size of the images that the network sees, relative to the files; labels are judged at full size.
-        cache: `none`; `disk` keeps decoded pictures in `cache_dir`; `ram` in memory, for the length of the run.
-        counts: number of items of each complete split, for `prepare`.
-        held_out: the last of so many parts of the training split stands in for `val`, and is not trained on; None
-            leaves both as they are.
-        frozen_epochs: number of epochs after which the augmentation is repeated; None draws anew in each.
-        num_workers: loader processes; 0 loads in the training process.
-        timeout_s: seconds that loader processes may take for a sample, and all together for the next batch, before
-            the run ends with the names of the files; None waits for ever, as a run without loader processes does.
-        seed: samples and their order depend on (seed, epoch, index) alone, whatever the number of workers.
+        options: those of `DataOptions`, which says what each means.
 
     Raises:
         ConfigError: for a value out of range, or class names and colours that do not match.
     """
 
+    OPTIONS: ClassVar[type] = DataOptions  # whose types are those of `options`
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
     server: ClassVar[ServerFormat | None] = None  # how the owner's server takes predictions of the test split
 
-    def __init__(
-        self,
-        name: str,
-        num_classes: int,
-        class_names: Sequence[str],
-        palette: Sequence[Sequence[int]],
-        mean: Sequence[float],
-        std: Sequence[float],
-        ignore_index: int = 255,
-        ignored: Sequence[int] = (),
-        label_values: Mapping[int, int] | None = None,
-        masks: str = "indices",
-        ignored_colours: Sequence[Sequence[int]] = (),
-        augment: Augmentation | None = None,
-        image_scale: float = 1.0,
-        batch_size: int = 16,
-        eval_batch_size: int = 1,
-        num_workers: int = 0,
-        seed: int = 0,
-        cache: str = "none",
-        cache_dir: str | None = None,
-        counts: Mapping[str, int] | None = None,
-        frozen_epochs: int | None = None,
-        held_out: int | None = None,
-        timeout_s: float | None = None,
-    ) -> None:
+    def __init__(self, **options: Any) -> None:
         super().__init__()
-        if not len(class_names) == len(palette) == num_classes:
-            raise ConfigError(
-                f"data={name}: num_classes is {num_classes}, but there are {len(class_names)} class names "
-                f"and {len(palette)} colours"
-            )
-        numbers = batch_size, eval_batch_size, num_workers + 1 if isinstance(num_workers, int) else None
-        if not all(isinstance(number, int) and number >= 1 for number in numbers):
-            raise ConfigError(
-                "data.batch_size and data.eval_batch_size must be whole numbers >= 1, data.num_workers one >= 0, "
-                f"got '{batch_size}', '{eval_batch_size}' and '{num_workers}'"
-            )
-        if not image_scale > 0:
-            raise ConfigError(f"data.image_scale must be > 0, got {image_scale}")
-        self.name, self.num_classes, self.ignore_index = name, num_classes, ignore_index
-        self.class_names, self.palette = list(class_names), [tuple(colour) for colour in palette]
-        if not len(mean) == len(std) == 3 or min(std) <= 0:
-            raise ConfigError(f"data.mean and data.std are three numbers each, std above 0; got {mean} and {std}")
-        if 0 <= ignore_index < num_classes:
-            raise ConfigError(
-                f"data.ignore_index={ignore_index} is the class '{class_names[ignore_index]}'; take a value that is no "
-                "class (255). To leave classes out, name their values in data.ignored"
-            )
-        self.mean, self.std = torch.tensor(list(mean)), torch.tensor(list(std))
-        if masks not in MASKS:
-            raise ConfigError(f"data.masks must be one of {', '.join(MASKS)}, got '{masks}'")
-        if cache not in CACHES:
-            raise ConfigError(f"data.cache must be one of {', '.join(CACHES)}, got '{cache}'")
-        if cache == "disk" and not cache_dir:
-            raise ConfigError("data.cache=disk needs a folder: data.cache_dir=PATH")
-        self.masks, self.cache, self.cache_dir, self.counts = masks, cache, cache_dir, dict(counts or {})
-        self.labels: ToClasses
-        if masks == "indices":
-            self.labels = LabelMap(num_classes, ignore_index, ignored, label_values)
-        else:
-            self.labels = ColourMap(self.palette, ignore_index, ignored_colours)
-        self.augment: Augmentation | None = augment or Augmentation()
-        if frozen_epochs is not None and (not isinstance(frozen_epochs, int) or frozen_epochs < 1):
-            raise ConfigError(f"data.frozen_epochs must be a number of epochs >= 1 or null, got '{frozen_epochs}'")
-        if held_out is not None and (not isinstance(held_out, int) or held_out < 2):
-            raise ConfigError(f"data.held_out must be a number of parts >= 2 or null, got '{held_out}'")
-        self.frozen_epochs, self.held_out = frozen_epochs, held_out
-        if timeout_s is not None and (isinstance(timeout_s, bool) or not 0 < timeout_s < 1e6):
-            raise ConfigError(f"data.timeout_s must be a number of seconds > 0, or null, got '{timeout_s}'")
-        self.timeout_s = timeout_s
-        self.image_scale = image_scale
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.num_workers, self.seed = num_workers, seed
+        chosen = DataOptions(**options)
+        self.name, self.num_classes, self.ignore_index = chosen.name, chosen.num_classes, chosen.ignore_index
+        self.class_names = list(chosen.class_names)
+        self.palette: list[tuple[int, ...]] = [tuple(colour) for colour in chosen.palette]
+        self.masks, self.labels = chosen.masks, chosen.to_classes()
+        self.mean, self.std = torch.tensor(list(chosen.mean)), torch.tensor(list(chosen.std))
+        self.image_scale = chosen.image_scale
+        self.augment: Augmentation | None = chosen.augment or Augmentation()
+        self.batch_size, self.eval_batch_size, self.seed = chosen.batch_size, chosen.eval_batch_size, chosen.seed
+        self.held_out, self.frozen_epochs = chosen.held_out, chosen.frozen_epochs
+        self.num_workers, self.timeout_s = chosen.num_workers, chosen.timeout_s
+        self.cache, self.cache_dir, self.counts = chosen.cache, chosen.cache_dir, dict(chosen.counts or {})
         self.datasets: dict[str, SegmentationDataset] = {}
         self.feed: Feed | None = None  # of the training in progress
 
@@ -163,10 +84,10 @@ class SegmentationDataModule(L.LightningDataModule):
                 self.labels,
                 self.ignore_index,
                 self.seed,
-                self.image_scale,
-                self.augment if split == "train" else None,
-                [round(255 * float(m)) for m in self.mean],
-                self.frozen_epochs,
+                image_scale=self.image_scale,
+                augmentation=self.augment if split == "train" else None,
+                fill=[round(255 * float(m)) for m in self.mean],
+                frozen_epochs=self.frozen_epochs,
             )
         return self.datasets[split]
 

@@ -51,6 +51,7 @@ class SegmentationDataset(Dataset[Sample]):
         labels: ToClasses,
         ignore_index: int,
         seed: int,
+        *,
         image_scale: float = 1.0,
         augmentation: Augmentation | None = None,
         fill: Sequence[int] = (124, 116, 104),

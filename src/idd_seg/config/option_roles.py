@@ -1,0 +1,45 @@
+"""What an option is for: which belong to a teacher, which name a picture, which may change when a run resumes.
+
+The one place for such lists. Whoever adds an option looks here whether it belongs to one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+# Of `data`: how samples are loaded and counted. Neither a sample nor what is learnt from it depends on them.
+LOADING = ("num_workers", "timeout_s", "cache", "cache_dir", "counts")
+# Of `data`: what neither the pixels nor the labels of a training sample depend on.
+NOT_IN_A_PICTURE = (*LOADING, "batch_size", "eval_batch_size", "recipe")
+# Of `data`: what a teacher's weights do not depend on; its seed stands in its own plan.
+NOT_IN_A_TEACHER = (*LOADING, "eval_batch_size", "seed", "val_length", "test_length", "recipe")
+
+# Of `teacher`: what the outputs of its network do not depend on, once its file is known by its hash.
+NOT_IN_AN_OUTPUT = ("name", "checkpoint", "training")
+
+# Of `trainer`: what a teacher's training takes over from its student's run. Where and how it is computed, and what is
+# seen of it; nothing that changes what is learnt.
+TEACHER_TRAINER = (
+    *("_target_", "accelerator", "strategy", "timeout_minutes", "precision", "max_steps", "val_check_interval"),
+    *("check_val_every_n_epoch", "log_every_n_steps", "deterministic", "limit_val_batches", "benchmark"),
+)
+# The callbacks that a teacher's training takes over.
+TEACHER_CALLBACKS = ("checkpoint", "last", "throughput", "progress", "exhibits", "explosion")
+
+# What may change when a run resumes: where things lie, who watches, and how samples are loaded.
+MAY_CHANGE = (
+    *("resume", "run_dir", "output_dir", "cache_dir", "logger", "callbacks", "name", "teacher_cache.folder"),
+    *("trainer.timeout_minutes", *(f"data.{name}" for name in LOADING)),
+)
+
+
+def may_change(key: str) -> bool:
+    """Tell whether a run may resume with another value of an option, given by its dotted name."""
+    return any(key == name or key.startswith(f"{name}.") for name in MAY_CHANGE)
+
+
+def without(options: Mapping[Any, Any], left_out: Iterable[str]) -> dict[str, Any]:
+    """Return options as a dictionary, without some of them."""
+    gone = set(left_out)
+    return {str(key): value for key, value in options.items() if key not in gone}

@@ -1,0 +1,171 @@
+"""What may be said of a data set, whatever its files: small groups of options, each with its own ranges."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from idd_seg.data.augment import Augmentation
+from idd_seg.data.pipeline.labels import ColourMap, LabelMap, ToClasses
+from idd_seg.errors import ConfigError
+
+Masks = Literal["indices", "palette", "rgb"]
+Cache = Literal["none", "ram", "disk"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassOptions:
+    """The classes, and what a label file's values or colours stand for.
+
+    Attributes:
+        name: what the data set is called in tables and run folders.
+        class_names, palette: K names, and K RGB colours, 0 to 255.
+        ignore_index: the class id, none of 0 to K - 1, of pixels that take no part.
+        masks: how label files are read: `indices` (grey values or a palette's indices), `palette` or `rgb` (colours).
+        label_values: value in a label file -> class id; None takes the values as they are.
+        ignored: values in label files, beside `ignore_index`, that take no part.
+        ignored_colours: colours in such label files that take no part.
+
+    Raises:
+        ConfigError: for names, colours and number of classes that do not go together, or a value out of range.
+    """
+
+    name: str
+    num_classes: int
+    class_names: Sequence[str]
+    palette: Sequence[Sequence[int]]
+    ignore_index: int = 255
+    masks: Masks = "indices"
+    label_values: Mapping[int, int] | None = None
+    ignored: Sequence[int] = ()
+    ignored_colours: Sequence[Sequence[int]] = ()
+
+    def __post_init__(self) -> None:
+        if not len(self.class_names) == len(self.palette) == self.num_classes:
+            raise ConfigError(
+                f"data={self.name}: num_classes is {self.num_classes}, but there are {len(self.class_names)} class "
+                f"names and {len(self.palette)} colours"
+            )
+        if 0 <= self.ignore_index < self.num_classes:
+            raise ConfigError(
+                f"data.ignore_index={self.ignore_index} is the class '{self.class_names[self.ignore_index]}'; take a "
+                "value that is no class (255). To leave classes out, name their values in data.ignored"
+            )
+        one_of("data.masks", self.masks, get_args(Masks))
+
+    def to_classes(self) -> ToClasses:
+        """Return what maps a label as it was read to class ids."""
+        if self.masks == "indices":
+            return LabelMap(self.num_classes, self.ignore_index, self.ignored, self.label_values)
+        colours = [tuple(colour) for colour in self.palette]
+        return ColourMap(colours, self.ignore_index, self.ignored_colours)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions:
+    """How pictures come to the network.
+
+    Attributes:
+        mean, std: of the normalised images, in RGB, relative to 0 to 1.
+        image_scale: size of the images that the network sees, relative to the files; labels are judged at full size.
+        augment: of the training split; None shows it as it is.
+
+    Raises:
+        ConfigError: for a value out of range.
+    """
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    image_scale: float = 1.0
+    augment: Augmentation | None = None
+
+    def __post_init__(self) -> None:
+        if not self.image_scale > 0:
+            raise ConfigError(f"data.image_scale must be > 0, got {self.image_scale}")
+        if not len(self.mean) == len(self.std) == 3 or min(self.std) <= 0:
+            raise ConfigError(
+                f"data.mean and data.std are three numbers each, std above 0; got {self.mean} and {self.std}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions:
+    """Which samples a training sees, and in what order: they depend on (seed, epoch, index) alone.
+
+    Attributes:
+        batch_size, eval_batch_size: images per process and step.
+        seed: of the order and of the augmentation.
+        held_out: the last of so many parts of the training split stands in for `val`, and is not trained on; None
+            leaves both as they are.
+        frozen_epochs: number of epochs after which the augmentation is repeated; None draws anew in each.
+
+    Raises:
+        ConfigError: for a value out of range.
+    """
+
+    batch_size: int = 16
+    eval_batch_size: int = 1
+    seed: int = 0
+    held_out: int | None = None
+    frozen_epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        at_least("data.batch_size", self.batch_size, 1)
+        at_least("data.eval_batch_size", self.eval_batch_size, 1)
+        if self.held_out is not None:
+            at_least("data.held_out", self.held_out, 2, "a number of parts >= 2 or null")
+        if self.frozen_epochs is not None:
+            at_least("data.frozen_epochs", self.frozen_epochs, 1, "a number of epochs >= 1 or null")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadingOptions:
+    """How samples are loaded; none of these changes a sample.
+
+    Attributes:
+        num_workers: loader processes; 0 loads in the training process.
+        timeout_s: seconds that loader processes may take for a sample, and all together for the next batch, before
+            the run ends with the names of the files; None waits for ever, as a run without loader processes does.
+        cache: `none`; `disk` keeps decoded pictures in `cache_dir`; `ram` in memory, for the length of the run.
+        counts: number of items of each complete split, for `prepare`.
+
+    Raises:
+        ConfigError: for a value out of range.
+    """
+
+    num_workers: int = 0
+    timeout_s: float | None = None
+    cache: Cache = "none"
+    cache_dir: str | None = None
+    counts: Mapping[str, int] | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        at_least("data.num_workers", self.num_workers, 0)
+        if self.timeout_s is not None and not 0 < self.timeout_s < 1e6:
+            raise ConfigError(f"data.timeout_s must be a number of seconds > 0, or null, got '{self.timeout_s}'")
+        one_of("data.cache", self.cache, get_args(Cache))
+        if self.cache == "disk" and not self.cache_dir:
+            raise ConfigError("data.cache=disk needs a folder: data.cache_dir=PATH")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions(ClassOptions, PictureOptions, SamplingOptions, LoadingOptions):
+    """All that data sets share: what a subclass of `SegmentationDataModule` hands to its base."""
+
+    def __post_init__(self) -> None:
+        for group in (ClassOptions, PictureOptions, SamplingOptions, LoadingOptions):
+            group.__post_init__(self)
+
+
+def at_least(name: str, value: float, least: int, words: str | None = None) -> None:
+    """Raise a ConfigError that names an option whose number is too small, or none."""
+    if not math.inf > value >= least:
+        raise ConfigError(f"{name} must be {words or f'a whole number >= {least}'}, got '{value}'")
+
+
+def one_of(name: str, value: Any, words: Sequence[str]) -> None:
+    """Raise a ConfigError that names an option whose word is none of those that it may be."""
+    if value not in words:
+        raise ConfigError(f"{name} must be one of {', '.join(words)}, got '{value}'")
