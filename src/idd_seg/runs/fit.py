@@ -12,10 +12,10 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 
-from idd_seg.callbacks.atomic_checkpoint_io import WholeFiles
+from idd_seg.callbacks.atomic_checkpoint_io import AtomicCheckpointIO
 from idd_seg.callbacks.checkpoint import BEST, LAST, save_finally
-from idd_seg.callbacks.graceful_stop import Interruption
-from idd_seg.callbacks.wall_clock import Clock
+from idd_seg.callbacks.graceful_stop import GracefulStop
+from idd_seg.callbacks.wall_clock import WallClock
 from idd_seg.checkpoints.reader import Saved, latest_whole, previous_of
 from idd_seg.config import instantiate
 from idd_seg.config import teacher as teacher_config
@@ -62,8 +62,8 @@ def train(cfg: DictConfig, place: Place | None = None) -> float:
     if place is not None and cfg.trainer.get("sync_batchnorm"):
         synchronise(module.student)
         synchronise(module.terms)
-    interruption = Interruption(cfg.trainer.timeout_minutes)
-    clock = Clock()
+    interruption = GracefulStop(cfg.trainer.timeout_minutes)
+    clock = WallClock()
     callbacks = [
         interruption,
         clock,
@@ -75,7 +75,7 @@ def train(cfg: DictConfig, place: Place | None = None) -> float:
         logger=[instantiate.make(node, f"logger.{name}") for name, node in cfg.logger.items()],
         callbacks=callbacks,
         # Lightning would take a SLURM allocation, in which this may run alone, for a group.
-        plugins=[WholeFiles(f"{LAST}.ckpt"), LightningEnvironment() if place is None else Joined(place)],
+        plugins=[AtomicCheckpointIO(f"{LAST}.ckpt"), LightningEnvironment() if place is None else Joined(place)],
         default_root_dir=cfg.run_dir,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -92,7 +92,7 @@ def train(cfg: DictConfig, place: Place | None = None) -> float:
 
 
 def _fit(
-    trainer: L.Trainer, module: Distiller, data: SegmentationDataModule, last: Path, interruption: Interruption
+    trainer: L.Trainer, module: Distiller, data: SegmentationDataModule, last: Path, interruption: GracefulStop
 ) -> None:
     """Train, from the checkpoint `last` on if it is there, or from the one before it if that is damaged.
 

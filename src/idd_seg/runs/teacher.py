@@ -26,7 +26,7 @@ TRAINER = (
     *("_target_", "accelerator", "strategy", "timeout_minutes", "precision", "max_steps", "val_check_interval"),
     *("check_val_every_n_epoch", "log_every_n_steps", "deterministic", "limit_val_batches", "benchmark"),
 )
-CALLBACKS = ("checkpoint", "last", "throughput", "progress", "exhibits", "explosion")
+CALLBACKS = ("checkpoint", "last", "throughput", "progress", "sample_gallery", "loss_spike")
 
 
 def find_teacher(cfg: DictConfig, train: Callable[[DictConfig], Any]) -> str:
