@@ -185,3 +185,11 @@ def test_a_teacher_of_another_recipe_is_another(option: str) -> None:
     options = ("data=camvid", "teacher=r18_half", "data.root=/nowhere")
     keys = {cache_key(teacher_config(compose("train", *options, *more))) for more in ([], [option])}
     assert len(keys) == 2
+
+
+def test_a_teacher_from_before_reduce_zero_label_is_found() -> None:
+    options = ("data=ade20k", "teacher=r18_half", "data.root=/nowhere")
+    table = ", ".join(f"{value}: {value - 1}" for value in range(1, 151))
+    before = (f"+data.label_values={{{table}}}", "+data.ignored=[0]", "data.reduce_zero_label=false")
+    keys = {cache_key(teacher_config(compose("train", *options, *more))) for more in ((), before)}
+    assert len(keys) == 1

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from idd_seg.config import instantiate
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.data.pipeline.labels import with_table
 from idd_seg.distillation.module import Distiller
 from idd_seg.distillation.non_finite import NonFiniteGuard
 from idd_seg.distillation.teacher_cache import TeacherCache
@@ -76,7 +77,7 @@ def _teacher_cache(
     pictures = data.dataset("train")
     identity = {
         "teacher": {**teacher.source, **_but(cfg.teacher, ("name", "checkpoint", "training"))},
-        "data": _but(cfg.data, loading),
+        "data": with_table(_but(cfg.data, loading)),
         "pictures": [pictures.source.key(index) for index in range(len(pictures))],
         "speed": OmegaConf.to_container(cfg.speed, resolve=True),
         "precision": cfg.trainer.precision,

@@ -12,6 +12,7 @@ from typing import Any
 from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from idd_seg.data.pipeline.labels import with_table
 from idd_seg.errors import ConfigError
 from idd_seg.models.foreign.opening import is_foreign
 
@@ -92,7 +93,8 @@ def teacher_config(cfg: DictConfig) -> DictConfig:
 
 def cache_key(own: DictConfig) -> str:
     """Return a name for all that a teacher's weights depend on."""
-    data = {k: v for k, v in OmegaConf.to_container(own.data, resolve=True).items() if k not in NOT_IN_KEY}  # type: ignore[union-attr]
+    options: dict[str, Any] = OmegaConf.to_container(own.data, resolve=True)  # type: ignore[assignment]
+    data = {k: v for k, v in with_table(options).items() if k not in NOT_IN_KEY}
     parts = {k: OmegaConf.to_container(own[k], resolve=True) for k in ("student", "loss", "optimizer", "scheduler")}
     steps = {"max_steps": own.trainer.max_steps, "seed": own.seed, "precision": own.trainer.precision}
     text = json.dumps({"version": RECIPE_VERSION, "data": data, **parts, **steps}, sort_keys=True)

@@ -42,6 +42,7 @@ class SegmentationDataModule(L.LightningDataModule):
         class_names, palette: K names, and K RGB colours 0 to 255.
         mean, std: of the normalised images, in RGB, relative to 0 to 1.
         ignored: values in label files, beside `ignore_index`, that take no part.
+        reduce_zero_label: value 0 of index masks takes no part either, and v is the class v - 1.
         batch_size, eval_batch_size: images per process and step.
         masks: how label files are read: `indices` (grey values or a palette's indices), `palette` or `rgb` (colours).
         ignored_colours: colours in such label files that take no part.
@@ -74,6 +75,7 @@ class SegmentationDataModule(L.LightningDataModule):
         ignore_index: int = 255,
         ignored: Sequence[int] = (),
         label_values: Mapping[int, int] | None = None,
+        reduce_zero_label: bool = False,
         masks: str = "indices",
         ignored_colours: Sequence[Sequence[int]] = (),
         augment: Augmentation | None = None,
@@ -122,7 +124,9 @@ class SegmentationDataModule(L.LightningDataModule):
         self.masks, self.cache, self.cache_dir, self.counts = masks, cache, cache_dir, dict(counts or {})
         self.labels: ToClasses
         if masks == "indices":
-            self.labels = LabelMap(num_classes, ignore_index, ignored, label_values)
+            self.labels = LabelMap(num_classes, ignore_index, ignored, label_values, reduce_zero_label)
+        elif reduce_zero_label:
+            raise ConfigError(f"data.reduce_zero_label=true is of data.masks=indices, and data.masks is '{masks}'")
         else:
             self.labels = ColourMap(self.palette, ignore_index, ignored_colours)
         self.augment: Augmentation | None = augment or Augmentation()
