@@ -27,6 +27,7 @@ def test_help_answers_at_once(tmp_path: Path) -> None:
     # What can be chosen, and nothing else.
     assert "head@student.head: aspp," in result.stdout
     assert "setting: " not in result.stdout
+    assert "parts/" not in result.stdout
 
 
 def test_cfg_job_prints_the_configuration(tmp_path: Path) -> None:
@@ -81,7 +82,15 @@ MISTAKES = [
     (["callbacks.throughput.every=0", "loss=ce"], "callbacks.throughput.every must be a number of steps >= 1, got 0"),
     (["callbacks=average", "callbacks.average.decay=x"], "callbacks.average.decay must be a number, got 'x'"),
     (["head=aspp"], "there is no option 'head': a head belongs to a network. The student's: head@student.head=psp"),
-    (["setting=shapes"], "there is no option 'setting': setting/ holds parts of other files."),
+    (["setting=shapes"], "there is no option 'setting': conf/study/setting/ holds parts of other files."),
+    (["frozen=base"], "there is no option 'frozen': conf/parts/frozen/ holds parts of other files. --help lists"),
+    (
+        ["augment=field"],
+        "there is no option 'augment': conf/parts/augment/ holds parts of other files; what they say stands in data.",
+    ),
+    (["parts/recipe=field"], "there is no option 'parts/recipe': conf/parts/recipe/ holds parts of other files;"),
+    (["study=shapes"], "there is no option 'study': conf/study/ holds choices of other commands."),
+    (["teacher=small"], "there is no teacher=small. The choices are cirkd_deeplabv3_r101, cirkd_pspnet_r101, hugging"),
     (["data=folder"], "the option 'data.root' has no value; give one: data.root=..."),
     (["trainer.accelerator=tpux"], "trainer: "),
     (["seed=-1"], "seed must be a whole number in 0 .. 2**32 - 1, got '-1'"),

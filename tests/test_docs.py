@@ -214,7 +214,7 @@ def test_command(command: str, place: Path) -> None:
             "loss=[ce,idd]",
             *(["size=[64,64]"] if "model" in words else []),
             *(["ways=[eager]"] if "model" in words and not any(w.startswith("ways") for w in words) else []),
-            *(["step.sizes=[[64,64]]", "step.terms=[ce,idd]", "teacher=small"] if "step" in words else []),
+            *(["step.sizes=[[64,64]]", "step.terms=[ce,idd]", "teacher=medium"] if "step" in words else []),
         ],
         "study": [*SMALL_STUDY, *_two_methods(words)],
         "import_checkpoint": [*(foreign(words) or ())],

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from idd_seg.callbacks.atomic_checkpoint_io import WholeFiles
+from idd_seg.callbacks.atomic_checkpoint_io import AtomicCheckpointIO
 from idd_seg.callbacks.average import Average
 from idd_seg.losses.adversarial import Adversarial
 from idd_seg.losses.class_position import ClassPosition
@@ -24,11 +24,11 @@ def test_a_run_goes_on_in_its_precision(tmp_path: Path, precision: str) -> None:
     """What a term trains by itself is restored before Lightning casts the module."""
     first, second = (distiller(terms(), network(8)) for _ in range(2))
     options = {"precision": precision, "limit_val_batches": 0}
-    run = trainer(tmp_path, 2, callbacks=[Average()], plugins=[WholeFiles()], **options)
+    run = trainer(tmp_path, 2, callbacks=[Average()], plugins=[AtomicCheckpointIO()], **options)
     run.fit(first, datamodule=shapes())
     run.save_checkpoint(tmp_path / "two.ckpt")
     before = {name: tensor.clone() for name, tensor in first.terms["position"].reader.state_dict().items()}  # type: ignore[union-attr]
-    again = trainer(tmp_path, 4, callbacks=[Average()], plugins=[WholeFiles()], **options)
+    again = trainer(tmp_path, 4, callbacks=[Average()], plugins=[AtomicCheckpointIO()], **options)
     again.fit(second, datamodule=shapes(), ckpt_path=tmp_path / "two.ckpt")
     assert again.global_step == 4
     after = second.terms["position"].reader.state_dict()  # type: ignore[union-attr]

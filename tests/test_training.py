@@ -21,7 +21,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from idd_seg.callbacks.checkpoint import WholeFiles
+from idd_seg.callbacks.checkpoint import AtomicCheckpointIO
 from idd_seg.callbacks.progress import ProgressBars
 from idd_seg.checkpoints.reader import read_checkpoint
 from idd_seg.config.restore import data_from, student_from
@@ -360,7 +360,7 @@ def test_weights_that_went_bad_are_not_saved(tmp_path: Path) -> None:
 
 def test_an_interrupted_write_leaves_the_checkpoint_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "last.ckpt"
-    WholeFiles().save_checkpoint({"step": 1}, target)
+    AtomicCheckpointIO().save_checkpoint({"step": 1}, target)
 
     def full(content: object, file: IO[bytes]) -> None:
         file.write(b"half")
@@ -368,7 +368,7 @@ def test_an_interrupted_write_leaves_the_checkpoint_before_it(tmp_path: Path, mo
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OSError, match="is the disk full"):
-        WholeFiles().save_checkpoint({"step": 2}, target)
+        AtomicCheckpointIO().save_checkpoint({"step": 2}, target)
     monkeypatch.undo()
     assert torch.load(target, weights_only=True) == {"step": 1}
     assert list(tmp_path.iterdir()) == [target]

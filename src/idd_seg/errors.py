@@ -54,7 +54,7 @@ def first_line(error: BaseException) -> str:
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the nearest known name, or a full stop."""
-    near = difflib.get_close_matches(word, [name for name in known if name != word], n=1, cutoff=0.5)
+    near = difflib.get_close_matches(word, [name for name in known if name != word], n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else "."
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from idd_seg.config import command_line
 from idd_seg.config.ranges import check_whole, words_of
+from idd_seg.errors import ConfigError
 
 
 def main(cfg: DictConfig) -> None:
@@ -20,6 +21,11 @@ def main(cfg: DictConfig) -> None:
     splits = words_of(cfg, "splits")
     check_whole(cfg, "workers", 0)
     check_whole(cfg, "samples", 1)
+    if "download" in cfg and not OmegaConf.is_dict(cfg.download):
+        raise ConfigError(
+            f"download={cfg.download}: where a data set comes from goes with data={cfg.data.name}, and is not chosen; "
+            "fetch=false leaves it out"
+        )
     data = instantiate.make_data(cfg)
     run_dir = Path(cfg.run_dir)
     describe_run(cfg, run_dir)

@@ -93,7 +93,7 @@ def test_times_memory_rows_and_picture_of_a_run_of_the_suite(
     monkeypatch.setattr(
         model, "peak_memory", lambda prepare, node, way, *rest: {"eager": 3_000_000}.get(way, 1_000_000)
     )
-    rows = model.run(config(tmp_path, "ways=[eager,onnx]", "teacher=small", "batch=2"), CPU)
+    rows = model.run(config(tmp_path, "ways=[eager,onnx]", "teacher=medium", "batch=2"), CPU)
     content = json.loads((tmp_path / "model.json").read_text())
     assert [each["name"] for each in content["networks"]] == ["student", "medium"]
     for each in content["networks"]:
@@ -240,12 +240,12 @@ def make_run(folder: Path, data: str = "shapes", metrics: Any = None) -> Path:
 
 def test_runs_bring_their_accuracy_and_may_take_a_place(tmp_path: Path) -> None:
     make_run(tmp_path / "a"), make_run(tmp_path / "b", metrics={"best": {"miou": 0.25}})
-    cfg = config(tmp_path, f"runs={{student: '{tmp_path}/a', other: '{tmp_path}/b'}}", "teacher=small")
+    cfg = config(tmp_path, f"runs={{student: '{tmp_path}/a', other: '{tmp_path}/b'}}", "teacher=medium")
     assert [(case.name, case.miou) for case in cases_of(cfg)] == [("student", 0.625), ("medium", None), ("other", 0.25)]
 
 
 def test_a_comparison_without_runs_invents_no_accuracy(tmp_path: Path) -> None:
-    assert [case.miou for case in cases_of(config(tmp_path, "teacher=small"))] == [None, None]
+    assert [case.miou for case in cases_of(config(tmp_path, "teacher=medium"))] == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_a_run_that_cannot_be_used_is_named(fault: Any, error: type, said: str, 
 
 def test_a_network_of_other_classes_than_the_default_is_built(tmp_path: Path) -> None:
     """A foreign teacher has as many classes as its file says; without one, as many as the data."""
-    (_, teacher) = cases_of(config(tmp_path, "teacher=small", "teacher.model.num_classes=null"))
+    (_, teacher) = cases_of(config(tmp_path, "teacher=medium", "teacher.model.num_classes=null"))
     assert teacher.node["num_classes"] == 11
 
 

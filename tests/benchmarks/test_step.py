@@ -78,7 +78,7 @@ def test_a_matrix_rate_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_the_parts_of_a_step_add_up_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = ["device=cpu", "student=small", "teacher=small", "step.sizes=[[64,64]]", "repeats=3"]
+    options = ["device=cpu", "student=small", "teacher=medium", "step.sizes=[[64,64]]", "repeats=3"]
     code = call(benchmark, "suite=step", *options, "hydra.run.dir=run", folder=tmp_path, patch=monkeypatch)
     assert code == 0
     content = json.loads((tmp_path / "run" / "step.json").read_text())

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader, TensorDataset
 
-from idd_seg.callbacks.graceful_stop import SIGNALS, Interruption
+from idd_seg.callbacks.graceful_stop import SIGNALS, GracefulStop
 
 
 class Linear(L.LightningModule):
@@ -48,8 +48,8 @@ class Sender(L.Callback):
         self.steps += 1
 
 
-def fit(sender: Sender, tmp_path: Any) -> Interruption:
-    interruption = Interruption()
+def fit(sender: Sender, tmp_path: Any) -> GracefulStop:
+    interruption = GracefulStop()
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = L.Trainer(
         max_epochs=1,

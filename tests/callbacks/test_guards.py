@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from idd_seg.callbacks.loss_spike import Explosion
-from idd_seg.callbacks.weak_teacher import Rivalry
+from idd_seg.callbacks.loss_spike import LossSpike
+from idd_seg.callbacks.weak_teacher import WeakTeacher
 from idd_seg.errors import ConfigError
 from idd_seg.losses.ce import CrossEntropy
 from idd_seg.losses.kd import PixelWise
@@ -45,7 +45,7 @@ def told(folder: Path, module: Any, callback: Any, steps: int, **options: Any) -
 @pytest.mark.parametrize(("times", "number"), [(500.0, 1), (50.0, 0)])
 def test_a_term_that_explodes_is_named_once(tmp_path: Path, times: float, number: int) -> None:
     module = distiller({"ce": CrossEntropy(), "jump": Jumping(times)}, None)
-    found = told(tmp_path, module, Explosion(), 16)
+    found = told(tmp_path, module, LossSpike(), 16)
     assert len(found) == number
     for text in found:
         assert "loss.jump explodes: 500 at step 13, 500 times its median" in text
@@ -54,8 +54,8 @@ def test_a_term_that_explodes_is_named_once(tmp_path: Path, times: float, number
 
 @pytest.mark.parametrize("values", [{"factor": 1}, {"factor": True}, {"window": 3}, {"window": 20.5}])
 def test_odd_limits_are_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=rf"callbacks\.explosion\.{next(iter(values))}"):
-        Explosion(**values)
+    with pytest.raises(ConfigError, match=rf"callbacks\.loss_spike\.{next(iter(values))}"):
+        LossSpike(**values)
 
 
 def judged(folder: Path, good: str) -> list[str]:
@@ -77,7 +77,7 @@ def judged(folder: Path, good: str) -> list[str]:
     module.student.register_forward_hook(answer("student"))
     module.teacher.register_forward_hook(answer("teacher"))
     data.lengths["val"] = 1
-    run = trainer(folder, callbacks=[Rivalry()])
+    run = trainer(folder, callbacks=[WeakTeacher()])
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         run.validate(module, datamodule=data, verbose=False)

@@ -86,7 +86,7 @@ def test_position_maps_of_reading_and_truth(distilled: Path) -> None:
 
 
 def test_without_a_teacher_its_places_are_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = content_of(train(tmp_path, monkeypatch, "loss=ce", "callbacks.exhibits.count=2"))
+    content = content_of(train(tmp_path, monkeypatch, "loss=ce", "callbacks.sample_gallery.count=2"))
     assert [sample["teacher"] for sample in content["samples"]] == [None, None]
     assert [sample["name"] for sample in content["samples"]] == ["shapes:0/val/0", "shapes:0/val/3"]
     assert content["class_distances"]["teacher"] is None

@@ -8,11 +8,11 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from idd_seg.callbacks.wall_clock import Clock
+from idd_seg.callbacks.wall_clock import WallClock
 from tests.callbacks.test_graceful_stop import Linear
 
 
-def trainer(folder: Path, clock: Clock, steps: int) -> L.Trainer:
+def trainer(folder: Path, clock: WallClock, steps: int) -> L.Trainer:
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     return L.Trainer(
         max_steps=steps,
@@ -26,14 +26,28 @@ def trainer(folder: Path, clock: Clock, steps: int) -> L.Trainer:
 
 def test_the_parts_of_a_training_are_added_up(tmp_path: Path) -> None:
     batches = DataLoader(TensorDataset(torch.ones(8, 1)), batch_size=2)
-    clock = Clock()
+    clock = WallClock()
     clock.before = 1000.0
     first = trainer(tmp_path, clock, 2)
     first.fit(Linear(), batches)
     first.save_checkpoint(tmp_path / "first.ckpt")
     until_then = clock.seconds
     assert 1000 < until_then < 1100
-    second = Clock()
+    second = WallClock()
     trainer(tmp_path, second, 4).fit(Linear(), batches, ckpt_path=tmp_path / "first.ckpt")
     assert 1000 < second.seconds < until_then + 100
     assert second.before <= until_then
+
+
+def test_a_checkpoint_from_before_the_class_was_renamed_still_counts(tmp_path: Path) -> None:
+    batches = DataLoader(TensorDataset(torch.ones(8, 1)), batch_size=2)
+    first = trainer(tmp_path, WallClock(), 2)
+    first.fit(Linear(), batches)
+    first.save_checkpoint(tmp_path / "old.ckpt")
+    content = torch.load(tmp_path / "old.ckpt", weights_only=True)
+    assert set(content["callbacks"]) == {"Clock"}
+    content["callbacks"] = {"Clock": {"seconds": 5000.0}}
+    torch.save(content, tmp_path / "old.ckpt")
+    again = WallClock()
+    trainer(tmp_path, again, 4).fit(Linear(), batches, ckpt_path=tmp_path / "old.ckpt")
+    assert 5000 < again.seconds < 5100

@@ -38,10 +38,15 @@ KEYS = (
     *("trainer.max_steps", "trainer.precision", "trainer.val_check_interval", "trainer.log_every_n_steps"),
     *("trainer.gradient_clip_val", "trainer.accumulate_grad_batches", "trainer.limit_val_batches", "trainer.devices"),
     *("trainer.accelerator", "trainer.deterministic", "trainer.strategy", "trainer.timeout_minutes"),
-    *("loss.ce_weight", "callbacks.last.every_n_steps", "callbacks.explosion.factor", "callbacks.exhibits.count"),
+    *(
+        "loss.ce_weight",
+        "callbacks.last.every_n_steps",
+        "callbacks.loss_spike.factor",
+        "callbacks.sample_gallery.count",
+    ),
     *("scheduler.power", "scheduler.total_iters"),
 )
-QUICK = ("trainer.max_steps=1", "callbacks.exhibits.count=1", "data.train_length=8")
+QUICK = ("trainer.max_steps=1", "callbacks.sample_gallery.count=1", "data.train_length=8")
 
 
 GROUPS = ("teacher", "student", "loss", "optimizer", "logger", "speed", "trainer", "data")

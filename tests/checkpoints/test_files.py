@@ -11,7 +11,7 @@ import lightning as L
 import pytest
 import torch
 
-from idd_seg.callbacks.atomic_checkpoint_io import WholeFiles, _keep
+from idd_seg.callbacks.atomic_checkpoint_io import AtomicCheckpointIO, _keep
 from idd_seg.callbacks.checkpoint import Last, best
 from idd_seg.checkpoints.reader import check_records, latest_whole, previous_of, read_checkpoint
 from idd_seg.errors import CheckpointError
@@ -28,7 +28,7 @@ def content(step: int) -> dict[str, Any]:
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
     """`last.ckpt` of step 2, and the one of step 1."""
-    files, path = WholeFiles("last.ckpt"), tmp_path / "last.ckpt"
+    files, path = AtomicCheckpointIO("last.ckpt"), tmp_path / "last.ckpt"
     for step in (1, 2):
         files.save_checkpoint(content(step), path)
     return path
@@ -49,19 +49,19 @@ def test_the_one_before_is_kept(written: Path) -> None:
 
 def test_what_is_not_known_to_be_whole_does_not_take_its_place(written: Path) -> None:
     cut(written)
-    WholeFiles("last.ckpt").save_checkpoint(content(3), written)
+    AtomicCheckpointIO("last.ckpt").save_checkpoint(content(3), written)
     assert [step_of(path) for path in (written, previous_of(written))] == [3, 1]
 
 
 def test_what_was_read_is_known_to_be_whole(written: Path) -> None:
-    files = WholeFiles("last.ckpt")
+    files = AtomicCheckpointIO("last.ckpt")
     files.load_checkpoint(written)
     files.save_checkpoint(content(3), written)
     assert [step_of(path) for path in (written, previous_of(written))] == [3, 2]
 
 
 def test_of_other_checkpoints_none_before_is_kept(tmp_path: Path) -> None:
-    files = WholeFiles("last.ckpt")
+    files = AtomicCheckpointIO("last.ckpt")
     for step in (1, 2):
         files.save_checkpoint(content(step), tmp_path / "best.ckpt")
     assert [path.name for path in tmp_path.iterdir()] == ["best.ckpt"]
@@ -86,7 +86,7 @@ def test_a_kill_between_the_two_names_leaves_both(written: Path) -> None:
 
 def test_a_run_folder_that_has_gone_is_not_made_anew(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        WholeFiles().save_checkpoint(content(1), tmp_path / "run" / "checkpoints" / "last.ckpt")
+        AtomicCheckpointIO().save_checkpoint(content(1), tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert not list(tmp_path.iterdir())
 
 
@@ -144,7 +144,7 @@ def test_packed_records_are_refused(tmp_path: Path) -> None:
 # A run
 
 
-class Full(WholeFiles):
+class Full(AtomicCheckpointIO):
     """A disk that is full at the named steps."""
 
     def __init__(self, steps: set[int], names: tuple[str, ...] = NAMES) -> None:
@@ -157,7 +157,7 @@ class Full(WholeFiles):
         super().save_checkpoint(checkpoint, path)
 
 
-def fit(folder: Path, plugin: WholeFiles, steps: int = 6) -> tuple[Any, list[str]]:
+def fit(folder: Path, plugin: AtomicCheckpointIO, steps: int = 6) -> tuple[Any, list[str]]:
     module = distiller({"ce": CrossEntropy()}, None)
     callbacks = [best(str(folder)), Last(str(folder), 2)]
     options: dict[str, Any] = {"val_check_interval": 3, "check_val_every_n_epoch": None, "num_sanity_val_steps": 0}

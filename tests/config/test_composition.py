@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,16 @@ import hydra
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from idd_seg.config.groups import config_dir
+from idd_seg.config.groups import HEAD, chosen_groups, config_dir, groups, options_of
 from idd_seg.config.teacher_plan import cache_key, teacher_config
 from idd_seg.studies.plan import read_plan
 
 CONF = config_dir()
 ROOTS = sorted(p.stem for p in CONF.glob("*.yaml"))
-CHOICES = sorted((p.parent.name, p.stem) for p in CONF.glob("*/*.yaml"))
-# Groups that other groups take their parts from.
-PARTS = {"head": "head@student.head"}
-# Read by the files that take them in.
-INSIDE = {"methods", "setting", "model", "frozen", "loader", "augment", "weight_schedule"}
+FILES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.glob("*/**/*.yaml"))
+CHOICES = [file for file in FILES if file.count("/") == 1]
+# Hydra's own apart, what nobody chooses: it is taken in by the defaults of other files.
+INSIDE = [file for file in FILES if file.startswith(("parts/", "study/")) and file not in CHOICES]
 
 # Experiments that change another one, and stand behind it.
 BEFORE = {"camvid_cpu": "camvid_psp_r18_idd"}
@@ -54,20 +54,55 @@ def test_every_entry_point_composes(root: str) -> None:
     check_targets(compose(root, *(["study=shapes"] if root == "study" else [])))
 
 
-@pytest.mark.parametrize(("group", "name"), CHOICES)
-def test_every_choice_composes(group: str, name: str) -> None:
-    if group in INSIDE or name in INSIDE:
-        assert OmegaConf.load(CONF / group / f"{name}.yaml")
-        return
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_composes(choice: str) -> None:
+    group, name = choice.split("/")
     if group == "study":
         assert read_plan(OmegaConf.to_container(compose("study", f"study={name}").study)).methods
         return
-    if group == "download":
-        check_targets(compose("prepare", f"data={name}"))
-        return
     option = f"[{BEFORE[name]},{name}]" if name in BEFORE else name
-    cfg = compose("train", f"{PARTS.get(group, group)}={option}")
-    check_targets(cfg)
+    check_targets(compose("train", f"{HEAD if group == 'head' else group}={option}"))
+
+
+@pytest.mark.parametrize("file", INSIDE)
+def test_every_part_composes(file: str) -> None:
+    """Its `_target_` values exist, and what it takes in itself is there."""
+    group, _, name = file.rpartition("/")
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        part = hydra.compose(None, [f"+{group}@part={name}"]).part
+    assert part
+    check_targets(part)
+
+
+@pytest.mark.parametrize("file", INSIDE)
+def test_every_part_is_taken_in_by_a_file(file: str) -> None:
+    group, _, name = file.rpartition("/")
+    if group == "parts/download":
+        assert f"data/{name}" in FILES
+        assert "download" in compose("prepare", f"data={name}")
+        return
+    near = group.rpartition("/")[2]  # of a neighbour of the file
+    taken = re.compile(rf"- (/{group}(/{name}@|@.*: {name}$)|{near}@.*: {name}$|{name}$)", re.M)
+    others = [path for path in CONF.rglob("*.yaml") if path.relative_to(CONF).with_suffix("").as_posix() != file]
+    assert any(taken.search(path.read_text(encoding="utf-8")) for path in others)
+
+
+def test_every_group_is_chosen_by_a_command_or_holds_parts() -> None:
+    chosen = {group.split("@")[0] for root in ROOTS for group in chosen_groups(root)}
+    assert chosen == {group for group in groups() if "/" not in group}
+    assert {group.split("/")[0] for group in groups() if "/" in group} == {"parts", "study"}
+
+
+def test_studies_are_the_choices_of_study_and_their_parts_are_not() -> None:
+    assert options_of("study") == sorted(path.stem for path in (CONF / "study").glob("*.yaml"))
+    assert not {"methods", "setting"} & set(options_of("study"))
+    assert chosen_groups("study") == ["study"]
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.relative_to(CONF).as_posix())
+def test_every_file_begins_by_saying_what_it_is(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert next(line for line in lines if not line.startswith("# @package")).startswith("# ")
 
 
 @pytest.mark.parametrize("term", sorted(p.stem for p in (CONF / "loss").glob("*.yaml")))
@@ -150,3 +185,11 @@ def test_a_teacher_of_another_recipe_is_another(option: str) -> None:
     options = ("data=camvid", "teacher=r18_half", "data.root=/nowhere")
     keys = {cache_key(teacher_config(compose("train", *options, *more))) for more in ([], [option])}
     assert len(keys) == 2
+
+
+def test_a_teacher_from_before_reduce_zero_label_is_found() -> None:
+    options = ("data=ade20k", "teacher=r18_half", "data.root=/nowhere")
+    table = ", ".join(f"{value}: {value - 1}" for value in range(1, 151))
+    before = (f"+data.label_values={{{table}}}", "+data.ignored=[0]", "data.reduce_zero_label=false")
+    keys = {cache_key(teacher_config(compose("train", *options, *more))) for more in ((), before)}
+    assert len(keys) == 1

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from idd_seg.data.pipeline.labels import ColourMap, LabelMap, ToClasses
+from idd_seg.data.pipeline.labels import ColourMap, LabelMap, ToClasses, with_table
 from idd_seg.errors import ConfigError, DataError
 
 Array = NDArray[Any]
@@ -148,6 +148,49 @@ def test_a_colour_of_two_classes_is_refused() -> None:
         ColourMap([[1, 2, 3], [4, 5, 6], [1, 2, 3]], 255)
     with pytest.raises(ConfigError, match=r"\[4, 5, 6\]"):
         ColourMap([[1, 2, 3], [4, 5, 6]], 255, [[4, 5, 6]])
+
+
+# reduce_zero_label
+
+
+@pytest.mark.parametrize("number", [1, 19, 150, 254])
+@pytest.mark.parametrize("ignored", [[], [255], [0]], ids=str)
+def test_reduce_zero_label_is_the_table_of_minus_one(number: int, ignored: list[int]) -> None:
+    reduced = LabelMap(number, IGNORE, ignored, reduce_zero_label=True)
+    table = {value: value - 1 for value in range(1, number + 1)}
+    explicit = LabelMap(number, IGNORE, sorted({0, *ignored}), table)
+    assert np.array_equal(reduced.table, explicit.table)
+    assert (reduced.ignored, reduced.known, reduced.stray) == (explicit.ignored, explicit.known, explicit.stray)
+    written = with_table({"name": "x", "num_classes": number, "ignored": ignored, "reduce_zero_label": True})
+    assert written == {"name": "x", "num_classes": number, "ignored": sorted({0, *ignored}), "label_values": table}
+
+
+def test_reduce_zero_label_ignores_0_and_255() -> None:
+    labels = LabelMap(3, IGNORE, reduce_zero_label=True)
+    assert labels(np.array([[0, 1, 2, 3, 255]], np.uint8), "x").tolist() == [[255, 0, 1, 2, 255]]
+
+
+def test_a_value_above_the_classes_of_reduce_zero_label_is_told() -> None:
+    with pytest.raises(DataError, match=r"a\.png: its label has the value 4; the data set has the classes 1 to 3 and"):
+        LabelMap(3, IGNORE, reduce_zero_label=True)(np.array([[1, 4]], np.uint8), "a.png")
+
+
+@pytest.mark.parametrize("mapping", [{1: 0, 2: 1}, {}], ids=str)
+def test_reduce_zero_label_and_label_values_together_are_refused(mapping: dict[int, int]) -> None:
+    with pytest.raises(ConfigError, match=r"data\.reduce_zero_label=true and data\.label_values both say"):
+        LabelMap(2, IGNORE, mapping=mapping, reduce_zero_label=True)
+
+
+def test_a_class_of_reduce_zero_label_is_not_ignored() -> None:
+    with pytest.raises(ConfigError, match=r"the value 2 is a class by data\.reduce_zero_label, and ignored"):
+        LabelMap(2, IGNORE, ignored=[2], reduce_zero_label=True)
+
+
+@pytest.mark.parametrize(
+    "options", [{"label_values": {1: 0}, "ignored": [0]}, {}, {"reduce_zero_label": False}], ids=str
+)
+def test_options_without_reduce_zero_label_stay_as_they_are(options: dict[str, Any]) -> None:
+    assert with_table(options) == {key: value for key, value in options.items() if key != "reduce_zero_label"}
 
 
 # A pixel is never dropped in silence

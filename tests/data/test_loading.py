@@ -199,6 +199,8 @@ def test_the_last_batch_is_dropped_in_training_and_kept_in_evaluation() -> None:
         ({"image_scale": math.nan}, "image_scale must be > 0, got nan"),
         ({"class_names": ["one"]}, "60, but there are 1 class names"),
         ({"palette": [[0, 0, 0]]}, "60 class names and 1 colours"),
+        ({"reduce_zero_label": True, "label_values": {1: 0}}, "data.reduce_zero_label=true and data.label_values both"),
+        ({"reduce_zero_label": True, "masks": "rgb"}, "is of data.masks=indices, and data.masks is 'rgb'"),
     ],
 )
 def test_a_setting_out_of_range_is_refused(changes: dict[str, Any], message: str) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from idd_seg.checkpoints.reader import Saved
 from idd_seg.config.groups import config_dir
+from idd_seg.config.restore import data_from
 from idd_seg.data.cityscapes import IDS
 from idd_seg.data.pipeline.class_list import bit_colour
-from idd_seg.data.pipeline.labels import LabelMap
+from idd_seg.data.pipeline.labels import LabelMap, with_table
 from idd_seg.errors import DataError
+from tests.data.layouts import compose
 
 NUMBERS = {"camvid": 11, "voc": 21, "cityscapes": 19, "ade20k": 150, "coco_stuff": 171}
 # The values that the owner's label files may hold, beside 255.
@@ -28,7 +32,7 @@ VALUES = {
 def load(name: str) -> dict[str, Any]:
     found = OmegaConf.to_container(OmegaConf.load(config_dir() / "data" / f"{name}.yaml"), resolve=False)
     assert isinstance(found, dict)
-    return {str(key): value for key, value in found.items()}
+    return with_table({str(key): value for key, value in found.items()})
 
 
 @pytest.mark.parametrize(("name", "number"), NUMBERS.items())
@@ -133,3 +137,17 @@ def test_lists_are_in_the_owner_s_order() -> None:
     assert stuff == sorted(stuff)  # the owner's stuff is in the order of the alphabet
     assert list(load("coco_stuff")["label_values"]) == sorted(load("coco_stuff")["label_values"])
     assert list(load("ade20k")["label_values"].items()) == [(i + 1, i) for i in range(150)]
+
+
+def test_ade20k_reads_labels_as_with_the_table_that_older_checkpoints_hold() -> None:
+    """A checkpoint holds the options of its data set: `label_values` before there was `reduce_zero_label`."""
+    cfg = compose("data=ade20k", "data.root=/nowhere")
+    now = OmegaConf.to_container(cfg.data, resolve=True)
+    assert now["reduce_zero_label"] is True
+    before = {key: value for key, value in now.items() if key != "reduce_zero_label"}
+    before |= {"ignored": [0], "label_values": {value: value - 1 for value in range(1, 151)}}
+    old, new = (
+        data_from(Saved(Path("a.ckpt"), {}, {"config": {"data": node}}, "0"), None).labels for node in (before, now)
+    )
+    assert np.array_equal(old.table, new.table)
+    assert (old.ignored, old.known) == (new.ignored, new.known)

@@ -24,7 +24,7 @@ from idd_seg.data.download.plan import Archive, Plan, obtain
 from idd_seg.errors import ConfigError, DataError
 from tests.data.web_server import Site, serve
 
-DOWNLOADS = sorted((config_dir() / "download").glob("*.yaml"))
+DOWNLOADS = sorted((config_dir() / "parts" / "download").glob("*.yaml"))
 
 
 @pytest.fixture(autouse=True)

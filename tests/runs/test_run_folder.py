@@ -218,6 +218,24 @@ def test_auto_accepts_other_places_and_watchers(tmp_path: Path, key: str) -> Non
         assert finished == 0.25
 
 
+def test_auto_accepts_a_run_from_before_reduce_zero_label(tmp_path: Path) -> None:
+    a_run(tmp_path, "metrics.json", "checkpoints/last.ckpt")
+    with taken(config(tmp_path, resume="auto", data__reduce_zero_label=False)) as finished:
+        assert finished == 0.25
+    with (
+        pytest.raises(RunFolderError, match=r"data\.ignored=None, not \[0\]|data\.label_values"),
+        taken(config(tmp_path, resume="auto", data__reduce_zero_label=True, data__num_classes=2)),
+    ):
+        pass
+
+
+def test_auto_accepts_the_table_that_reduce_zero_label_stands_for(tmp_path: Path) -> None:
+    a_run(tmp_path, "metrics.json", data__num_classes=2, data__ignored=[0], data__label_values={1: 0, 2: 1})
+    new = config(tmp_path, resume="auto", data__num_classes=2, data__reduce_zero_label=True)
+    with taken(new) as finished:
+        assert finished == 0.25
+
+
 def test_auto_accepts_a_folder_that_was_moved(tmp_path: Path) -> None:
     a_run(tmp_path / "a", *LEFT)
     (tmp_path / "a").rename(tmp_path / "b")

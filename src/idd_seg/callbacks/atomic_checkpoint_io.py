@@ -13,7 +13,7 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from idd_seg.checkpoints.reader import previous_of
 
 
-class WholeFiles(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target and renames: a full disk or a kill leaves the checkpoint that was there.
 
     Lightning's own goes by the folder of temporary files, and from another filesystem copies over the target.

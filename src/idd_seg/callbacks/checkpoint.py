@@ -11,11 +11,11 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from idd_seg.callbacks.atomic_checkpoint_io import WholeFiles
+from idd_seg.callbacks.atomic_checkpoint_io import AtomicCheckpointIO
 from idd_seg.distillation.module import Distiller
 from idd_seg.errors import CheckpointError
 
-__all__ = ["BEST", "LAST", "Best", "Last", "WholeFiles", "best", "save_finally"]
+__all__ = ["BEST", "LAST", "AtomicCheckpointIO", "Best", "Last", "best", "save_finally"]
 
 BEST, LAST = "best", "last"
 

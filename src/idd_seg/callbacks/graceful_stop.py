@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 SIGNALS = (signal.SIGTERM, signal.SIGINT, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
 
 
-class Interruption(L.Callback):
+class GracefulStop(L.Callback):
     """Lets the step that goes on finish; a second signal ends the run at once.
 
     Lightning's own handler of SIGTERM sends a message to the other processes from wherever this one stands, which may

@@ -16,7 +16,7 @@ from idd_seg.errors import ConfigError
 LEAST = 10  # logged values before one is judged
 
 
-class Explosion(L.Callback):
+class LossSpike(L.Callback):
     """Warns at the first logged value of a term that is `factor` times the median of the last `window` ones.
 
     It looks at what is logged (every `trainer.log_every_n_steps` steps): no GPU is waited for at the steps between.
@@ -30,9 +30,9 @@ class Explosion(L.Callback):
 
     def __init__(self, factor: float = 100.0, window: int = 50) -> None:
         if isinstance(factor, bool) or not factor > 1:
-            raise ConfigError(f"callbacks.explosion.factor must be a number > 1, got '{factor}'")
+            raise ConfigError(f"callbacks.loss_spike.factor must be a number > 1, got '{factor}'")
         if isinstance(window, bool) or not isinstance(window, int) or window < LEAST:
-            raise ConfigError(f"callbacks.explosion.window must be a whole number >= {LEAST}, got '{window}'")
+            raise ConfigError(f"callbacks.loss_spike.window must be a whole number >= {LEAST}, got '{window}'")
         self.factor, self.window = factor, window
         self.seen: dict[str, deque[float]] = {}
         self.step = 0

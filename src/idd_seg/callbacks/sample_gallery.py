@@ -15,7 +15,7 @@ from idd_seg.distillation.module import Distiller
 from idd_seg.plotting.figures import colourise, sample_rows, save
 
 
-class Exhibits(AtTheEnd):
+class SampleGallery(AtTheEnd):
     """Writes `exhibits/exhibits.json` with its pictures, and `pictures/predictions.png`, in the run folder.
 
     What can't be shown is a warning: the training is done, and its results are kept.

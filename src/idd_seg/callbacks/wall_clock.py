@@ -8,7 +8,7 @@ from typing import Any
 import lightning as L
 
 
-class Clock(L.Callback):
+class WallClock(L.Callback):
     """Counts the seconds since it was made, and those of the parts before, which checkpoints carry.
 
     What a killed part did after its last checkpoint is not counted: it is done again.
@@ -22,6 +22,11 @@ class Clock(L.Callback):
     def seconds(self) -> float:
         """Of all parts up to now."""
         return self.before + time.perf_counter() - self.start
+
+    @property
+    def state_key(self) -> str:
+        # Under the name that the class had when the first checkpoints were written.
+        return "Clock"
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""

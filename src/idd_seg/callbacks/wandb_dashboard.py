@@ -14,7 +14,7 @@ from idd_seg.loggers.wandb_panels import panels
 from idd_seg.loggers.wandb_run import WandbRun
 
 
-class Dashboard(AtTheEnd):
+class WandbDashboard(AtTheEnd):
     """Logs `val/iou/<class>` at each validation; at the end the summary, and what lies in `exhibits/`.
 
     Does nothing without `logger=wandb`, and on ranks other than 0.

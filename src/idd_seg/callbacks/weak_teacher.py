@@ -12,7 +12,7 @@ from idd_seg.distillation.module import Distiller
 from idd_seg.metrics import ConfusionMatrix, scores
 
 
-class Rivalry(L.Callback):
+class WeakTeacher(L.Callback):
     """Compares teacher and student by mIoU on the first `measure_batches` held-out batches of each process.
 
     Both have been asked in validation already; the teacher counts at the first alone, as it stays as it is.

@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 HEAD = "head@student.head"
-PARTS = ("download",)  # chosen by another choice
+PARTS = "parts"  # the folder of what other files take in, and nobody chooses by itself
 
 
 def config_dir() -> Path:
@@ -47,8 +47,9 @@ def _keys(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 def groups() -> list[str]:
-    """Return the names of the configuration groups."""
-    return sorted(p.name for p in config_dir().iterdir() if p.is_dir() and p.name != "hydra")
+    """Return the names of all groups, as `loss`, `parts/augment` and `study/methods`; Hydra's own are left out."""
+    folders = {path.parent.relative_to(config_dir()).as_posix() for path in config_dir().glob("*/**/*.yaml")}
+    return sorted(name for name in folders if name.split("/")[0] != "hydra")
 
 
 def chosen_groups(config_name: str) -> list[str]:
@@ -60,7 +61,7 @@ def chosen_groups(config_name: str) -> list[str]:
             found += chosen_groups(entry) if entry != "_self_" else []
         else:
             found += [str(key).rsplit(" ", 1)[-1].removeprefix("/") for key in entry]
-    found = [group for group in dict.fromkeys(found) if not group.startswith("hydra") and group not in PARTS]
+    found = [group for group in dict.fromkeys(found) if group.split("/")[0] not in ("hydra", PARTS)]
     return [*found, HEAD] if "student" in found and HEAD not in found else found
 
 

@@ -43,9 +43,9 @@ def explain(error: BaseException, config_name: str, arguments: list[str]) -> str
 def _unknown(key: str, config_name: str, arguments: list[str]) -> str:
     if "@" in key:  # no option of the command line: a choice inside of a file, such as an experiment
         return f"the choices don't go together: one of them sets '{key}', which another leaves out"
-    if (inside := _inside(key, config_name)) is not None:
-        return inside
     known = known_keys(config_name, [a for a in arguments if key not in a])
+    if (inside := _inside(key, config_name, known)) is not None:
+        return inside
     near = "" if ".".join(key.split(".")[:2]) in known else _home_of(key)
     return f"there is no option '{key}'{near or suggest(key, known)} --help lists the options"
 
@@ -59,10 +59,17 @@ def _home_of(key: str) -> str:
     )
 
 
-def _inside(key: str, config_name: str) -> str | None:
-    """Say how a group that other groups take their parts from is chosen; None for another key."""
-    if key not in groups() or key in chosen_groups(config_name):
-        return None
-    if HEAD in chosen_groups(config_name) and key == "head":
+def _inside(key: str, config_name: str, known: list[str]) -> str | None:
+    """Say what is done about a group that other files take their parts from; None for another key."""
+    if key == "head" and HEAD in chosen_groups(config_name):
         return f"there is no option 'head': a head belongs to a network. The student's: {HEAD}=psp"
-    return f"there is no option '{key}': {key}/ holds parts of other files. --help lists what is chosen by itself"
+    folder = next((group for group in groups() if key in (group, group.rpartition("/")[2])), None)
+    if folder is None or folder in chosen_groups(config_name):
+        return None
+    if "/" not in folder:
+        return f"there is no option '{key}': conf/{folder}/ holds choices of other commands. --help lists this one's"
+    there = [name for name in known if name.rpartition(".")[2] == folder.rpartition("/")[2]]
+    return (
+        f"there is no option '{key}': conf/{folder}/ holds parts of other files"
+        f"{f'; what they say stands in {there[0]}' if there else ''}. --help lists what is chosen by itself"
+    )

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from idd_seg.config.option_roles import NOT_IN_A_TEACHER, TEACHER_CALLBACKS, TEACHER_TRAINER, without
+from idd_seg.data.pipeline.labels import with_table
 from idd_seg.errors import ConfigError, UserError, message_of
 from idd_seg.models.foreign.opening import is_foreign
 
@@ -100,7 +101,7 @@ _NAMES = (
 
 def cache_key(own: DictConfig) -> str:
     """Return a name for all that a teacher's weights depend on."""
-    data = without(OmegaConf.to_container(own.data, resolve=True), NOT_IN_A_TEACHER)  # type: ignore[arg-type]
+    data = with_table(without(OmegaConf.to_container(own.data, resolve=True), NOT_IN_A_TEACHER))  # type: ignore[arg-type]
     parts = {k: OmegaConf.to_container(own[k], resolve=True) for k in ("student", "loss", "optimizer", "scheduler")}
     steps = {"max_steps": own.trainer.max_steps, "seed": own.seed, "precision": own.trainer.precision}
     text = json.dumps({"version": RECIPE_VERSION, "data": data, **parts, **steps}, sort_keys=True)

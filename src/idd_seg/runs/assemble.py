@@ -12,16 +12,17 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
-from idd_seg.callbacks.atomic_checkpoint_io import WholeFiles
+from idd_seg.callbacks.atomic_checkpoint_io import AtomicCheckpointIO
 from idd_seg.callbacks.checkpoint import LAST
-from idd_seg.callbacks.graceful_stop import Interruption
-from idd_seg.callbacks.wall_clock import Clock
+from idd_seg.callbacks.graceful_stop import GracefulStop
+from idd_seg.callbacks.wall_clock import WallClock
 from idd_seg.config.instantiate import make, make_data, make_student, make_terms, plain
 from idd_seg.config.option_roles import NOT_IN_A_PICTURE, NOT_IN_AN_OUTPUT, without
 from idd_seg.config.preflight import Checked
 from idd_seg.config.teacher import load_teacher
 from idd_seg.config.teacher_plan import needing
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.data.pipeline.labels import with_table
 from idd_seg.distillation.module import Distiller
 from idd_seg.distillation.non_finite import NonFiniteGuard
 from idd_seg.distillation.teacher_cache import TeacherCache
@@ -44,8 +45,8 @@ class Run:
     module: Distiller
     data: SegmentationDataModule
     trainer: L.Trainer
-    interruption: Interruption
-    clock: Clock
+    interruption: GracefulStop
+    clock: WallClock
     folder: Path
     name: str
 
@@ -79,7 +80,7 @@ def assemble(cfg: DictConfig, checked: Checked | None = None, place: Place | Non
     if place is not None and cfg.trainer.get("sync_batchnorm"):
         synchronise(module.student)
         synchronise(module.terms)
-    interruption, clock = Interruption(cfg.trainer.timeout_minutes), Clock()
+    interruption, clock = GracefulStop(cfg.trainer.timeout_minutes), WallClock()
     trainer = _trainer(cfg, place, [interruption, clock])
     return Run(module, data, trainer, interruption, clock, Path(cfg.run_dir), cfg.name)
 
@@ -123,7 +124,7 @@ def cache_of(
     pictures = data.dataset("train")
     identity = {
         "teacher": {**teacher.source, **without(plain(cfg.teacher), NOT_IN_AN_OUTPUT)},
-        "data": without(plain(cfg.data), NOT_IN_A_PICTURE),
+        "data": with_table(without(plain(cfg.data), NOT_IN_A_PICTURE)),
         "pictures": [pictures.source.key(index) for index in range(len(pictures))],
         "speed": plain(cfg.speed),
         "precision": cfg.trainer.precision,
@@ -140,7 +141,7 @@ def _trainer(cfg: DictConfig, place: Place | None, callbacks: Sequence[L.Callbac
         logger=[_make(node, f"logger.{name}") for name, node in cfg.logger.items()],
         callbacks=[*callbacks, *(_make(node, f"callbacks.{name}") for name, node in cfg.callbacks.items())],
         # Lightning would take a SLURM allocation, in which this may run alone, for a group.
-        plugins=[WholeFiles(f"{LAST}.ckpt"), LightningEnvironment() if place is None else Joined(place)],
+        plugins=[AtomicCheckpointIO(f"{LAST}.ckpt"), LightningEnvironment() if place is None else Joined(place)],
         default_root_dir=cfg.run_dir,
         enable_model_summary=False,
         num_sanity_val_steps=0,

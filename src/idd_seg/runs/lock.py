@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from idd_seg.config.option_roles import may_change
+from idd_seg.data.pipeline.labels import with_table
 from idd_seg.errors import Pruned, RunFolderError, UserError, message_of
 from idd_seg.runs.provenance import describe_run, note_state
 
@@ -129,13 +130,13 @@ def _refuse_another(cfg: DictConfig, folder: Path) -> None:
     """Refuse to go on with a run of another configuration."""
     path = folder / "config.yaml"
     try:
-        stored = _flat(OmegaConf.to_container(OmegaConf.load(path), resolve=True))
+        stored = _compared(OmegaConf.load(path))
     except Exception as error:
         raise RunFolderError(
             f"'{path}' can't be read, so it is not known which run lies there ({error}); choose another "
             "hydra.run.dir, or resume=never, which removes that run"
         ) from error
-    wanted = _flat(OmegaConf.to_container(cfg, resolve=True))
+    wanted = _compared(cfg)
     # The option that others take their value from first: seed before data.seed.
     for key in sorted({*stored, *wanted}, key=lambda key: (key.count("."), key)):
         if may_change(key) or _same(key, stored.get(key), wanted.get(key)):
@@ -151,6 +152,12 @@ def _same(key: str, stored: Any, wanted: Any) -> bool:
     if key.endswith("_target_") and str(stored).startswith("idd_seg.") and str(wanted).startswith("idd_seg."):
         return str(stored).rpartition(".")[2] == str(wanted).rpartition(".")[2]
     return bool(stored == wanted)
+
+
+def _compared(cfg: Any) -> dict[str, Any]:
+    """Return a configuration's values by dotted key, as those of earlier versions have them."""
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    return _flat({**plain, "data": with_table(plain["data"])} if isinstance(plain.get("data"), Mapping) else plain)
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:

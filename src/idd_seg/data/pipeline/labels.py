@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -29,16 +29,29 @@ class LabelMap:
         mapping: value in the file -> class id.
         ignored: values in the file that take no part.
         ignore_index: what they become, 0 to 255.
+        reduce_zero_label: value 0 takes no part, and v is the class v - 1; instead of `mapping`.
 
     Raises:
-        ConfigError: for values or classes out of range.
+        ConfigError: for values or classes out of range, or both ways at once.
     """
 
     colours = False
 
     def __init__(
-        self, num_classes: int, ignore_index: int, ignored: Sequence[int] = (), mapping: Mapping[int, int] | None = None
+        self,
+        num_classes: int,
+        ignore_index: int,
+        ignored: Sequence[int] = (),
+        mapping: Mapping[int, int] | None = None,
+        reduce_zero_label: bool = False,
     ) -> None:
+        if reduce_zero_label:
+            if mapping is not None:
+                raise ConfigError(
+                    "data.reduce_zero_label=true and data.label_values both say what the values stand for; take one: "
+                    "data.reduce_zero_label=false, or data.label_values=null"
+                )
+            mapping, ignored = _reduced(num_classes, ignored)
         pairs = {i: i for i in range(num_classes)} if mapping is None else dict(mapping)
         if num_classes > 254 or not 0 <= ignore_index <= 255:
             raise ConfigError(
@@ -51,7 +64,8 @@ class LabelMap:
                     f"data.label_values maps {value} to {class_id}; values are 0 to 255, classes 0 to {num_classes - 1}"
                 )
         if mapping is not None and (both := sorted({int(value) for value in pairs} & set(ignored))):
-            raise ConfigError(f"the value {both[0]} is a class by data.label_values, and ignored by data.ignored")
+            option = "reduce_zero_label" if reduce_zero_label else "label_values"
+            raise ConfigError(f"the value {both[0]} is a class by data.{option}, and ignored by data.ignored")
         # What a mapping names is a class, also where its value is that of the ignore index.
         implied = set() if mapping is not None and ignore_index in pairs else {ignore_index}
         self.ignored = sorted({*ignored} | implied)
@@ -79,6 +93,21 @@ class LabelMap:
                 f"and ignores {_ranges(self.ignored)} (data.num_classes, data.label_values, data.ignored)"
             )
         return classes
+
+
+def with_table(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a data set's options with `reduce_zero_label` written as the `label_values` and `ignored` it stands for.
+
+    So runs, kept teachers and cached outputs from before that option hold them; what compares options compares these.
+    """
+    plain = {key: value for key, value in options.items() if key != "reduce_zero_label"}
+    if options.get("reduce_zero_label"):
+        plain["label_values"], plain["ignored"] = _reduced(plain["num_classes"], plain.get("ignored") or ())
+    return plain
+
+
+def _reduced(num_classes: int, ignored: Sequence[int]) -> tuple[dict[int, int], list[int]]:
+    return {class_id + 1: class_id for class_id in range(num_classes)}, sorted({0, *ignored})
 
 
 class ColourMap:

@@ -25,6 +25,7 @@ class ClassOptions:
         ignore_index: the class id, none of 0 to K - 1, of pixels that take no part.
         masks: how label files are read: `indices` (grey values or a palette's indices), `palette` or `rgb` (colours).
         label_values: value in a label file -> class id; None takes the values as they are.
+        reduce_zero_label: value 0 of index masks takes no part, and v is the class v - 1; instead of `label_values`.
         ignored: values in label files, beside `ignore_index`, that take no part.
         ignored_colours: colours in such label files that take no part.
 
@@ -39,6 +40,7 @@ class ClassOptions:
     ignore_index: int = 255
     masks: Masks = "indices"
     label_values: Mapping[int, int] | None = None
+    reduce_zero_label: bool = False
     ignored: Sequence[int] = ()
     ignored_colours: Sequence[Sequence[int]] = ()
 
@@ -58,7 +60,11 @@ class ClassOptions:
     def to_classes(self) -> ToClasses:
         """Return what maps a label as it was read to class ids."""
         if self.masks == "indices":
-            return LabelMap(self.num_classes, self.ignore_index, self.ignored, self.label_values)
+            return LabelMap(
+                self.num_classes, self.ignore_index, self.ignored, self.label_values, self.reduce_zero_label
+            )
+        if self.reduce_zero_label:
+            raise ConfigError(f"data.reduce_zero_label=true is of data.masks=indices, and data.masks is '{self.masks}'")
         colours = [tuple(colour) for colour in self.palette]
         return ColourMap(colours, self.ignore_index, self.ignored_colours)
 
