@@ -48,8 +48,7 @@ def make_data(cfg: DictConfig) -> SegmentationDataModule:
     """
     if missing := sorted(OmegaConf.missing_keys(cfg.data)):
         raise ConfigError(f"the option 'data.{missing[0]}' has no value; give one: data.{missing[0]}=...")
-    node = OmegaConf.masked_copy(cfg.data, [key for key in cfg.data if key != "recipe"])
-    node._set_parent(cfg)
+    node = OmegaConf.create(OmegaConf.masked_copy(cfg.data, [key for key in cfg.data if key != "recipe"]), parent=cfg)
     data: SegmentationDataModule = make(node, "data")
     return data
 

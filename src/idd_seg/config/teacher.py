@@ -33,8 +33,8 @@ def load_teacher(checkpoint: str, cfg: DictConfig, data: SegmentationDataModule)
     names = saved.class_names or data.class_names
     if class_map is None:
         check_classes(saved, data)
-    node = OmegaConf.merge(cfg.teacher.model, BARE, {"num_classes": len(names)} if class_map else {})
-    node._set_parent(cfg.teacher)
+    merged = OmegaConf.merge(cfg.teacher.model, BARE, {"num_classes": len(names)} if class_map else {})
+    node = OmegaConf.create(merged, parent=cfg.teacher)
     network: nn.Module = make(node, "teacher.model")
     saved.load_into(network, "teacher")
     if class_map is not None:

@@ -26,10 +26,8 @@ def device_of(cfg: DictConfig) -> torch.device:
 
 def trainer_options(cfg: DictConfig, place: Place | None) -> DictConfig:
     """Leave what is ours out of the trainer's options; several processes train by DDP."""
-    node = OmegaConf.masked_copy(
-        cfg.trainer, [k for k in cfg.trainer if k not in ("timeout_minutes", "sync_batchnorm")]
-    )
-    node._set_parent(cfg)
+    options = [k for k in cfg.trainer if k not in ("timeout_minutes", "sync_batchnorm")]
+    node = OmegaConf.create(OmegaConf.masked_copy(cfg.trainer, options), parent=cfg)
     if isinstance(node.val_check_interval, int):
         # Lightning counts batches; ours are optimizer steps, as everything else.
         node.val_check_interval *= node.accumulate_grad_batches
