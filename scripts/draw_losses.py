@@ -18,11 +18,11 @@ from idd_seg.checkpoints.reader import read_checkpoint
 from idd_seg.config.restore import data_from, student_from
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.losses.class_mass import log_masses
-from idd_seg.losses.class_position import blurred, class_places
 from idd_seg.losses.idd import class_means
 from idd_seg.losses.ops.class_distances import distance_matrix
 from idd_seg.losses.ops.grid import nearest_labels
 from idd_seg.losses.ops.position_probe import fit_step, frozen_reader
+from idd_seg.losses.ops.spatial_distributions import blurred, spatial_softmax
 from idd_seg.models.segmenter import Segmenter
 from idd_seg.plotting.figures import figure, save
 from idd_seg.types import Batch, Outputs
@@ -68,7 +68,7 @@ def reading(outputs: Outputs, batch: Batch, data: SegmentationDataModule) -> Ten
 
 def place(outputs: Outputs, batch: Batch, data: SegmentationDataModule) -> Tensor:
     """class_position: where one class lies, blurred as on its coarsest scale."""
-    return blurred(class_places(outputs.logits, 4.0), 0.15)[0, data.class_names.index("wire")]
+    return blurred(spatial_softmax(outputs.logits, 4.0), 0.15)[0, data.class_names.index("wire")]
 
 
 def mass(outputs: Outputs, batch: Batch, data: SegmentationDataModule) -> Tensor:

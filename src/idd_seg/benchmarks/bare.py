@@ -20,8 +20,7 @@ def networks_of(cfg: DictConfig) -> tuple[Segmenter, Segmenter]:
     """Return student and teacher of a configuration, with the same weights each time."""
     torch.manual_seed(0)
     student = make(OmegaConf.merge(cfg.student, {"pretrained": False}), "student")
-    node = OmegaConf.merge(cfg.teacher.model, BARE)
-    node._set_parent(cfg.teacher)
+    node = OmegaConf.create(OmegaConf.merge(cfg.teacher.model, BARE), parent=cfg.teacher)
     return student, make(node, "teacher.model").eval().requires_grad_(False)
 
 

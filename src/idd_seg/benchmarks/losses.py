@@ -23,7 +23,7 @@ from idd_seg.models.teacher import FrozenTeacher
 from idd_seg.types import Batch, Outputs
 
 WIDTH, STRIDE = 512, 8  # of PSPNet's and DeepLabV3's features in the field
-CHANNELS = {"head": WIDTH}
+CHANNELS = dict.fromkeys(("stage1", "stage2", "stage3", "stage4", "head"), WIDTH)
 Loss = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
@@ -86,11 +86,13 @@ def regions(shape: Shape, device: torch.device) -> Tensor:
     return nearest_labels(coarse, (shape.height, shape.width)).to(device)
 
 
-def outputs(shape: Shape, device: torch.device, seed: int, *, grad: bool) -> Outputs:
-    """Return logits and the feature map `head` of a network."""
+def outputs(shape: Shape, maps: Sequence[str], device: torch.device, seed: int, *, grad: bool) -> Outputs:
+    """Return logits and the feature maps of these names of a network."""
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(shape.images, shape.classes, *shape.grid, generator=generator).to(device)
-    return Outputs(logits.requires_grad_(grad), {"head": features(shape, device, seed).requires_grad_(grad)})
+    return Outputs(
+        logits.requires_grad_(grad), {name: features(shape, device, seed).requires_grad_(grad) for name in maps}
+    )
 
 
 def term_nodes(cfg: DictConfig, classes: int) -> dict[str, dict[str, Any]]:
@@ -111,7 +113,7 @@ def term_step(node: Mapping[str, Any], shape: Shape, device: torch.device) -> Ca
     term: Term = make(OmegaConf.create(dict(node)), "loss")
     term.bind(CHANNELS, CHANNELS)
     term.to(device).train()
-    student, teacher = outputs(shape, device, 1, grad=True), outputs(shape, device, 2, grad=False)
+    student, teacher = (outputs(shape, term.teacher_maps, device, seed, grad=seed == 1) for seed in (1, 2))
     batch = _batch(shape, device)
     leaves = [student.logits, *student.features.values()]
 

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from idd_seg.callbacks.atomic_checkpoint_io import AtomicCheckpointIO
 from idd_seg.distillation.module import Distiller
 from idd_seg.errors import CheckpointError
+from idd_seg.ops.private_api import batches_done, note_saved
 
 __all__ = ["BEST", "LAST", "AtomicCheckpointIO", "Best", "Last", "best", "save_finally"]
 
@@ -77,8 +78,7 @@ class Best(ModelCheckpoint):
     def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
         self.written = save(trainer, Path(filepath))
         if self.written:
-            self._last_global_step_saved = trainer.global_step
-            self._last_checkpoint_saved = filepath
+            note_saved(self, trainer.global_step, filepath)
             for logger in trainer.loggers:
                 logger.after_save_checkpoint(self)
 
@@ -146,5 +146,4 @@ class Last(Checkpoint):
 
 def _between_steps(trainer: L.Trainer) -> bool:
     """Tell whether the last batch completed an optimizer step."""
-    batches: int = trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
-    return batches % trainer.accumulate_grad_batches == 0
+    return batches_done(trainer) % trainer.accumulate_grad_batches == 0

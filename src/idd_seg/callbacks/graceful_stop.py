@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from idd_seg.ops import private_api
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
 
 
@@ -41,7 +43,7 @@ class GracefulStop(L.Callback):
             if dist.get_backend() != dist.Backend.GLOO:
                 self.group = dist.new_group(backend=dist.Backend.GLOO, timeout=self.patience)
             # Called by Lightning before each batch, for its message, which waits for the GPU.
-            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = self._agree  # type: ignore[method-assign]
+            private_api.call_before_each_batch(trainer, self._agree)
         if threading.current_thread() is not threading.main_thread():
             return  # Python delivers signals to the main thread alone
 
@@ -50,10 +52,10 @@ class GracefulStop(L.Callback):
                 raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
             self.number = number
             if trainer.world_size == 1:
-                trainer._signal_connector.received_sigterm = True  # read by Lightning between two batches
+                private_api.end_before_next_batch(trainer)
 
         # It would put its handlers before ours, after this hook.
-        trainer._signal_connector.register_signal_handlers = _nothing  # type: ignore[method-assign]
+        private_api.leave_signals_alone(trainer)
         self.before = {number: signal.signal(number, stop) for number in SIGNALS}
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -64,11 +66,7 @@ class GracefulStop(L.Callback):
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self.before = {}
-        for owner, name in (
-            (trainer._signal_connector, "register_signal_handlers"),
-            (trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor"),
-        ):
-            vars(owner).pop(name, None)
+        private_api.give_back_signals(trainer)
 
     def _agree(self) -> None:
         """Stop all processes if one has been told to.
@@ -81,7 +79,3 @@ class GracefulStop(L.Callback):
         if told:
             self.number = int(told)
             raise SIGTERMException
-
-
-def _nothing() -> None:
-    """Register no handler."""

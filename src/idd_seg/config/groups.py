@@ -8,6 +8,7 @@ from typing import Any
 
 import hydra
 import yaml
+from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
@@ -69,3 +70,7 @@ def options_of(group: str) -> list[str]:
     """Return the choices of a group."""
     folder = config_dir() / group.split("@")[0]
     return sorted(p.stem for p in folder.glob("*.yaml")) if folder.is_dir() else []
+
+
+# loss=every: all files of the group, for benchmarks. A new term is measured without being entered in a list.
+ConfigStore.instance().store("every", {"defaults": [*options_of("loss"), "_self_"]}, group="loss")

@@ -12,6 +12,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from idd_seg.errors import ConfigError
+from idd_seg.ops.private_api import is_protocol
 
 TARGET = "_target_"
 OWN = "idd_seg."
@@ -94,7 +95,7 @@ def fits(value: Any, hint: Any) -> bool:
     if kind in MAPPINGS:
         return isinstance(value, Mapping)
     # An object of ours is made from a node with a `_target_`; of others' classes nothing is known.
-    ours = inspect.isclass(kind) and kind.__module__.startswith(OWN) and not getattr(kind, "_is_protocol", False)
+    ours = inspect.isclass(kind) and kind.__module__.startswith(OWN) and not is_protocol(kind)
     return not ours
 
 

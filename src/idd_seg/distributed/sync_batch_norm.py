@@ -68,5 +68,7 @@ def _for_gpu(norm: _BatchNorm) -> nn.Module:
 def _for_cpu(norm: _BatchNorm) -> SyncNorm:
     new = SyncNorm(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
     # The same tensors, so that an optimizer that holds them holds the new ones.
-    new._parameters, new._buffers, new._modules = norm._parameters, norm._buffers, norm._modules
+    held = (*norm.named_parameters(recurse=False), *norm.named_buffers(recurse=False), *norm.named_children())
+    for name, part in held:
+        setattr(new, name, part)
     return new.train(norm.training)

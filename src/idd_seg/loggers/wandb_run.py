@@ -18,6 +18,8 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from idd_seg.ops import private_api
+
 ID_FILE = "wandb_id.txt"
 
 
@@ -46,13 +48,15 @@ class WandbRun(WandbLogger):
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The wandb run, opened when it is first asked for; None if that has failed."""
-        if self._experiment is None and not self.failed:
+        run, _, _ = private_api.wandb_state(self)
+        if run is None and not self.failed:
             close_wandb()  # another job's: each gets a run of its own
             with self._timed_and_safe("opening"):
-                self._experiment = self._open()
-                self._experiment.define_metric("trainer/global_step")
-                self._experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-        return self._experiment
+                run = self._open()
+                private_api.set_wandb_run(self, run)
+                run.define_metric("trainer/global_step")
+                run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+        return run
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -86,9 +90,10 @@ class WandbRun(WandbLogger):
     def _open(self) -> Any:
         import wandb
 
-        run_id = self._own_id()
+        _, offline, given = private_api.wandb_state(self)
+        run_id = self._own_id(given)
         options = {**self.about, "dir": str(self.run_dir), "id": run_id, "config": _stored_config(self.run_dir)}
-        if not self._offline:
+        if not offline:
             try:
                 run = wandb.init(**options, resume="allow", settings=self._settings("online"))
                 print(f"wandb: {run.url}")
@@ -97,7 +102,7 @@ class WandbRun(WandbLogger):
                 warnings.warn(f"wandb: the server can't be used ({error}); this run is kept offline", stacklevel=1)
                 # What was begun holds the id.
                 wandb.teardown()
-                self._offline = True
+                private_api.set_wandb_offline(self)
         return wandb.init(**options, settings=self._settings("offline"))
 
     def _settings(self, mode: str) -> Any:
@@ -116,12 +121,12 @@ class WandbRun(WandbLogger):
         known = getattr(wandb.Settings, "model_fields", None) or wandb.Settings.__annotations__
         return wandb.Settings(**{key: value for key, value in wanted.items() if key in known})
 
-    def _own_id(self) -> str | None:
+    def _own_id(self, given: str | None) -> str | None:
         """Return the id of this folder's W&B run, and note it; a W&B sweep gives one to each run itself."""
         if "WANDB_SWEEP_ID" in os.environ:
             return os.environ.get("WANDB_RUN_ID")
         path = self.run_dir / ID_FILE
-        run_id = self._id or os.environ.get("WANDB_RUN_ID")
+        run_id = given or os.environ.get("WANDB_RUN_ID")
         if not run_id and path.is_file() and (self.run_dir / "checkpoints" / "last.ckpt").is_file():
             run_id = path.read_text(encoding="utf-8").strip()
         run_id = run_id or secrets.token_hex(4)

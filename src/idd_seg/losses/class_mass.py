@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from idd_seg.losses.class_position import blurred, check_sigmas, divergence
 from idd_seg.losses.ops.adapters import comparable, require_equal_widths
+from idd_seg.losses.ops.spatial_distributions import blurred, check_sigmas, divergence
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term, teacher_of
 from idd_seg.types import Batch, Outputs

@@ -8,15 +8,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from idd_seg.losses.cwd import channel_wise
 from idd_seg.losses.ops.adapters import comparable, require_equal_widths
-from idd_seg.losses.ops.grid import no_autocast
+from idd_seg.losses.ops.spatial_distributions import (
+    blurred,
+    centres,
+    check_sigmas,
+    divergence,
+    spatial_divergence,
+    spatial_softmax,
+)
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term, teacher_of
 from idd_seg.types import Batch, Outputs
-
-# Below it a share of a class's mass counts as none: its logarithm, and the gradient of that, stay finite.
-_NO_MASS = 1e-12
 
 
 def class_position(student: Tensor, teacher: Tensor, *, temperature: float, sigmas: Sequence[float]) -> Tensor:
@@ -50,11 +53,11 @@ def class_position(student: Tensor, teacher: Tensor, *, temperature: float, sigm
     _check(temperature, sigmas)
     require_equal_widths(student, teacher)
     student, teacher = comparable(student, teacher)
-    ours, theirs = class_places(student, temperature), class_places(teacher, temperature)
+    ours, theirs = spatial_softmax(student, temperature), spatial_softmax(teacher, temperature)
     total = student.new_zeros(())
     for sigma in sigmas:
         if sigma == 0:
-            total = total + channel_wise(student, teacher, temperature=temperature)
+            total = total + spatial_divergence(student, teacher, temperature)
         else:
             apart = divergence(blurred(theirs, sigma), blurred(ours, sigma))
             total = total + apart * (temperature**2 / (ours.shape[0] * ours.shape[1]))
@@ -65,46 +68,6 @@ def _check(temperature: float, sigmas: Sequence[float]) -> None:
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be > 0 and finite, got {temperature}")
     check_sigmas(sigmas)
-
-
-def check_sigmas(sigmas: Sequence[float]) -> None:
-    """Raise a ValueError for widths of blurs that are none, negative or infinite."""
-    if isinstance(sigmas, (str, int, float)) or not sigmas:
-        raise ValueError(f"sigmas must be a list of at least one width, such as [0.0,0.05], got {sigmas}")
-    for sigma in sigmas:
-        if not 0 <= sigma < math.inf:
-            raise ValueError(f"sigmas must be >= 0 and finite, got {sigma}")
-
-
-def divergence(true: Tensor, found: Tensor) -> Tensor:
-    """Sum of the divergences KL(true || found) of distributions over the last two dimensions."""
-    true, found = true.clamp_min(_NO_MASS), found.clamp_min(_NO_MASS)
-    return (true * (true.log() - found.log())).sum()
-
-
-def blurred(places: Tensor, sigma: float) -> Tensor:
-    """Spread the mass of each position of (N, K, h, w) distributions around it, by `sigma` > 0 sides of the picture."""
-    down, across = (_kernel(side, sigma, places) for side in places.shape[-2:])
-    with no_autocast(places):
-        # The Gaussian of two coordinates is a product: one matrix a side in place of one for all pairs of positions.
-        return down @ places @ across.T
-
-
-def class_places(logits: Tensor, temperature: float) -> Tensor:
-    """Return how the mass of each class of logits (N, K, h, w) is spread over the positions, which sums to 1."""
-    return torch.softmax(logits.flatten(2) / temperature, dim=2).view(logits.shape)
-
-
-def _kernel(side: int, sigma: float, like: Tensor) -> Tensor:
-    """(side, side): column q is how the mass of cell q of a side spreads over its cells, and sums to 1."""
-    place = _cells(side, like)
-    # As a softmax, so that a sigma far below a cell leaves its mass in place.
-    return torch.softmax(-(place[:, None] - place).square() / (2 * sigma**2), dim=0)
-
-
-def _cells(side: int, like: Tensor) -> Tensor:
-    """Centres (side,) of the cells of a side, in [0, 1]."""
-    return (torch.arange(side, dtype=like.dtype, device=like.device) + 0.5) / side
 
 
 class ClassPosition(Term):
@@ -133,12 +96,5 @@ class ClassPosition(Term):
     def measure(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
         """Return the mean distance between the centres of a class in both networks, in sides of the picture."""
         ours, theirs = comparable(student.logits, teacher_of(teacher, self).logits)
-        shift = _centres(class_places(ours, self.temperature)) - _centres(class_places(theirs, self.temperature))
+        shift = centres(spatial_softmax(ours, self.temperature)) - centres(spatial_softmax(theirs, self.temperature))
         return {"shift": torch.linalg.vector_norm(shift, dim=-1).mean()}
-
-
-def _centres(places: Tensor) -> Tensor:
-    """(N, K, h, w) distributions -> (N, K, 2): their means, down and across, in [0, 1]."""
-    height, width = places.shape[-2:]
-    rows, columns = _cells(height, places), _cells(width, places)
-    return torch.stack([(places.sum(3) * rows).sum(2), (places.sum(2) * columns).sum(2)], dim=-1)

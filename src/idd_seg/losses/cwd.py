@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from idd_seg.losses.ops.adapters import AdaptedTerm, comparable, require_equal_widths
+from idd_seg.losses.ops.spatial_distributions import spatial_divergence
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.types import Batch, Outputs
 
@@ -40,10 +40,7 @@ def channel_wise(student: Tensor, teacher: Tensor, *, temperature: float) -> Ten
     _check_temperature(temperature)
     require_equal_widths(student, teacher)
     student, teacher = comparable(student, teacher)
-    ours = F.log_softmax(student.flatten(2) / temperature, dim=2)
-    theirs = F.log_softmax(teacher.flatten(2) / temperature, dim=2)
-    total = F.kl_div(ours, theirs, reduction="sum", log_target=True)
-    return total * (temperature**2 / (student.shape[0] * student.shape[1]))
+    return spatial_divergence(student, teacher, temperature)
 
 
 class ChannelWise(AdaptedTerm):

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from idd_seg.ops.precision import Change, moves
+from idd_seg.ops.precision import Adjusting, Change, moves
 from idd_seg.types import Outputs
 
 
-class FrozenTeacher(nn.Module):
+class FrozenTeacher(Adjusting):
     """A network without gradient, always in evaluation mode, that no checkpoint ever holds.
 
     Args:
@@ -45,8 +45,8 @@ class FrozenTeacher(nn.Module):
         self.to(precision)
         self.precision = precision
 
-    def _apply(self, fn: Change, recurse: bool = True) -> FrozenTeacher:
-        return super()._apply(fn if self.precision is None else moves(fn), recurse)  # type: ignore[no-untyped-call, no-any-return]
+    def adjusted(self, change: Change) -> Change:
+        return change if self.precision is None else moves(change)
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Outputs:

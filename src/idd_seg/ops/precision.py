@@ -25,11 +25,22 @@ def widens(change: Change) -> Change:
     return changed
 
 
-class Widening(nn.Module):
+class Adjusting(nn.Module):
+    """A module that has a say in what `to`, `half` or `cuda`, of itself or of one around it, does to its tensors."""
+
+    def adjusted(self, change: Change) -> Change:
+        """Return what is done to parameters and buffers in place of `change`; the place to move other tensors too."""
+        return change
+
+    def _apply(self, fn: Change, recurse: bool = True) -> Adjusting:
+        return super()._apply(self.adjusted(fn), recurse)  # type: ignore[no-untyped-call, no-any-return]
+
+
+class Widening(Adjusting):
     """A module that half precision would spoil: `to(torch.bfloat16)` moves it, and leaves its numbers as they are.
 
     In bfloat16 a moving average would not move any more, nor a small step be one.
     """
 
-    def _apply(self, fn: Change, recurse: bool = True) -> Widening:
-        return super()._apply(widens(fn), recurse)  # type: ignore[no-untyped-call, no-any-return]
+    def adjusted(self, change: Change) -> Change:
+        return widens(change)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from idd_seg.errors import UserError
+from idd_seg.ops.private_api import job_result
 from idd_seg.sweeps.study import FOLDER, NOTE, PRUNED
 
 FILE = "optimization.yaml"
@@ -23,7 +24,7 @@ def record(study: optuna.Study, trial: Trial, job: JobReturn) -> None:
     """Tell the study how a job ended: by a finite number, pruned, or failed."""
     if job.hydra_cfg is not None:
         trial.set_user_attr(FOLDER, Path(job.hydra_cfg.hydra.runtime.output_dir).name)
-    value = job._return_value  # the public one raises, and prints on its own
+    value = job_result(job)
     if isinstance(value, Exception):
         step = trial.study.trials[trial.number].user_attrs.get(PRUNED)
         if step is not None:

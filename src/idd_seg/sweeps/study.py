@@ -14,6 +14,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 
 from idd_seg.errors import ConfigError
+from idd_seg.ops.private_api import trial_id
 from idd_seg.sweeps.space import Space
 
 # Attributes of a study, and of its trials.
@@ -86,7 +87,7 @@ def left_running(study: optuna.Study, space: Space, sweep_dir: str, *, resume: b
     for frozen in study.get_trials(states=[TrialState.RUNNING]):
         if frozen.user_attrs.get(SWEEP) != sweep_dir:
             continue  # of another sweep in the same database
-        trial = Trial(study, frozen._trial_id)
+        trial = Trial(study, trial_id(frozen))
         if resume and set(frozen.params) == set(space.searched):
             going_on.append(trial)
         else:
@@ -132,4 +133,4 @@ def running_trial(
     found: Any = next((t for t in study.get_trials(deepcopy=False) if t.number == number), None)
     if found is None or found.state != TrialState.RUNNING:
         raise ConfigError(f"the study '{name}' in '{storage}' has no running trial {number}")
-    return RunningTrial(study, found._trial_id)
+    return RunningTrial(study, trial_id(found))

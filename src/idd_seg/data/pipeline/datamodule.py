@@ -27,6 +27,7 @@ from idd_seg.data.pipeline.submission import ServerFormat
 from idd_seg.data.pipeline.worker_errors import scarce
 from idd_seg.data.pipeline.worker_timeout import PARTS, NamingLoader, be_patient
 from idd_seg.errors import ConfigError, DataError
+from idd_seg.ops.private_api import batches_done
 from idd_seg.types import Batch
 
 
@@ -166,7 +167,7 @@ class SegmentationDataModule(L.LightningDataModule):
         """Load the batches of the whole training, from where it stands; outside of a trainer, of one epoch."""
         if self.trainer is None:
             return self.loader("train", shuffle=True)
-        done: int = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+        done = batches_done(self.trainer)
         end = self.trainer.max_steps * self.trainer.accumulate_grad_batches
         self.feed = Feed(self.loader("train", shuffle=True, part=(done, end)), self.trainer.strategy.root_device)
         return self.feed

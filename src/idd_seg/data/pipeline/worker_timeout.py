@@ -18,6 +18,7 @@ from idd_seg.data.pipeline.dataset import Sample, SegmentationDataset
 from idd_seg.data.pipeline.source import Around, Item, Source
 from idd_seg.data.pipeline.worker_errors import KILLED, explained
 from idd_seg.errors import DataError
+from idd_seg.ops.private_api import loader_processes
 
 # The time is counted in parts: processes that were stopped for a while, as some clusters do, lose one of them at most.
 PARTS = 10
@@ -112,8 +113,7 @@ class NamingLoader(DataLoader[Sample]):
         raise AssertionError("the last part returns or raises")
 
     def _all_there(self) -> bool:
-        processes = getattr(self._iterator, "_workers", [])
-        return all(process.is_alive() for process in processes)
+        return all(process.is_alive() for process in loader_processes(self))
 
     def _names(self, number: int) -> list[str]:
         size = self.batch_size or 1

@@ -6,17 +6,17 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from idd_seg.distributed.collectives import world_size
-from idd_seg.ops.precision import Change, moves
+from idd_seg.ops.precision import Adjusting, Change, moves
 
 # Unit vectors need no range: float16 is eight times as exact as bfloat16 for the same memory.
 STORAGE = torch.float16
 RANDOM_BITS = 24
 
 
-class ClassQueues(nn.Module):
+class ClassQueues(Adjusting):
     """The last `length` vectors of each class, first in, first out.
 
     Vectors are kept in float16: 2 * num_classes * length * width bytes. The queues are no buffers: DDP would send those
@@ -36,11 +36,10 @@ class ClassQueues(nn.Module):
         self.next = torch.zeros(num_classes, dtype=torch.int64)
         self.filled = torch.zeros(num_classes, dtype=torch.int64)
 
-    def _apply(self, fn: Change, recurse: bool = True) -> ClassQueues:
+    def adjusted(self, change: Change) -> Change:
         """Follow the module to another device."""
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.rows, self.next, self.filled = map(moves(fn), (self.rows, self.next, self.filled))
-        return self
+        self.rows, self.next, self.filled = map(moves(change), (self.rows, self.next, self.filled))
+        return change
 
     @torch.no_grad()
     def push(self, vectors: Tensor, classes: Tensor) -> None:

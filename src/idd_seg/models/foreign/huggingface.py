@@ -14,6 +14,7 @@ from idd_seg.models.foreign.extras import needed
 from idd_seg.models.foreign.input import InputFormat
 from idd_seg.models.foreign.network import ForeignNetwork, Maker, Opened
 from idd_seg.models.foreign.repository import CONFIG, PICTURES, folder_hash, folder_of, read_json
+from idd_seg.ops.private_api import opens
 
 # Where the last convolution stands, before which the map `head` is read.
 CLASSIFIERS = ("decode_head.classifier", "head.head.4")
@@ -111,7 +112,7 @@ def _config(transformers: Any, folder: Path) -> Any:
 def _network(transformers: Any, folder: Path, config: Any) -> Any:
     """Load the network, or refuse: transformers itself would fill what is missing at random."""
     kinds = (transformers.AutoModelForSemanticSegmentation, transformers.AutoModelForUniversalSegmentation)
-    kind = next((k for k in kinds if type(config) in k._model_mapping), None)
+    kind = next((k for k in kinds if opens(k, config)), None)
     if kind is None:
         raise CheckpointError(f"'{folder}' is a network of type '{config.model_type}', which does not segment")
     try:
