@@ -349,8 +349,8 @@ def other_section(config_name: str) -> list[str]:
     found = [f"## `python -m idd_seg.{config_name}`", "", read(config_name).header, ""]
     if standing:
         changed = [f"`{k}={v}`" for k, v in _group_defaults(config_name).items() if k in chosen_groups(MAIN)]
-        but = f" with {', '.join(changed)} as defaults" if changed else ""
-        found += [f"Takes the options of `{MAIN}`{but}, and:", ""]
+        found += [f"Takes the options of `{MAIN}` and those below." + (" Other defaults:" if changed else ""), ""]
+        found += [*(f"- {one}" for one in changed), *([""] if changed else [])]
     found += [*own_table(config_name), ""]
     for group in chosen_groups(config_name):
         if group not in chosen_groups(MAIN):
