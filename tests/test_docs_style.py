@@ -8,12 +8,15 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
+import yaml
 
+from idd_seg.benchmark import SUITES
 from idd_seg.config.groups import chosen_groups, config_dir, options_of
 
 TOP = Path(__file__).parents[1]
 PAGES = sorted([*TOP.glob("*.md"), *(TOP / "docs").rglob("*.md")])
 NAMES = [str(page.relative_to(TOP)) for page in PAGES]
+PAGE_OF_TERMS = (TOP / "docs" / "losses.md").read_text(encoding="utf-8")
 WIDEST = 160
 LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
 
@@ -74,12 +77,11 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
 
 def test_every_term_has_a_formula_and_a_row() -> None:
     terms = set(options_of("loss"))
-    page = (TOP / "docs" / "losses.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"^### `(\w+)`: ", page, re.M)) == terms
+    assert set(re.findall(r"^### `(\w+)`: ", PAGE_OF_TERMS, re.M)) == terms
     assert first_cells(section("losses.md", "## What each one looks at")) == terms
     assert first_cells(section("losses.md", "## Each one alone")) == terms - {"ce"}
     for name in terms:
-        heading = next(line for line in page.splitlines() if line.startswith(f"### `{name}`: "))
+        heading = next(line for line in PAGE_OF_TERMS.splitlines() if line.startswith(f"### `{name}`: "))
         assert "\n$$" in section("losses.md", heading)
 
 
@@ -129,3 +131,36 @@ def test_pages_name_files_that_are_there() -> None:
                 assert page.name == "CHANGELOG.md" or (TOP / found).exists(), f"{page.name}: {name}"
     assert all((TOP / root).is_dir() for root in roots)
     assert config_dir() == TOP / "conf"
+
+
+def keys(path: str) -> set[str]:
+    """Return the options at the top of a file of conf/."""
+    text = (config_dir() / f"{path}.yaml").read_text(encoding="utf-8")
+    return {key for key in yaml.safe_load(text) if not key.startswith("_") and key != "defaults"}
+
+
+OF_EVERY_TERM = {"weight", "num_classes", "ignore_index", "schedule"}
+
+
+@pytest.mark.parametrize("name", ["idd", "position", "class_position", "class_mass"])
+def test_a_table_of_a_terms_options_is_whole(name: str) -> None:
+    heading = next(line for line in PAGE_OF_TERMS.splitlines() if line.startswith(f"### `{name}`: "))
+    options = yaml.safe_load((config_dir() / "loss" / f"{name}.yaml").read_text(encoding="utf-8"))[name]
+    wanted = {key for key in options if not key.startswith("_")} - OF_EVERY_TERM
+    assert first_cells(section("losses.md", heading)) == wanted
+
+
+def test_every_setting_of_speed_has_a_row() -> None:
+    rows = {re.split("=", cell)[0] for cell in first_cells(section("performance.md", "## Settings"))}
+    assert {f"speed.{key}" for key in keys("speed/default")} - {"speed.compile"} <= rows
+
+
+def test_every_suite_is_shown() -> None:
+    shown = {suite for page in PAGES for suite in re.findall(r"idd_seg\.benchmark (\w+)", page.read_text("utf-8"))}
+    assert set(SUITES) <= shown
+
+
+@pytest.mark.parametrize("group", ["hydra/launcher", "hydra/sweeper", "hydra/sweeper/sampler", "hydra/sweeper/pruner"])
+def test_every_launcher_and_sweeper_is_shown(group: str) -> None:
+    text = "".join((TOP / "docs" / name).read_text(encoding="utf-8") for name in ("sweeps.md", "clusters.md"))
+    assert not [name for name in options_of(group) if name != "none" and name not in text]
