@@ -34,6 +34,7 @@ from idd_seg.types import Batch, Outputs
 
 SCENES = 16  # of the batch; the first one is shown
 PROBE_STEPS = 100
+COLUMNS = ("teacher", "student without", "student with")
 Draw = Callable[[Outputs, Batch, SegmentationDataModule], Tensor]
 
 
@@ -172,6 +173,7 @@ def row(axes: Sequence[Axes], name: str, maps: Sequence[Tensor]) -> None:
     """Draw the maps of one term in one scale."""
     low, top = min(float(x.min()) for x in maps), max(float(x.max()) for x in maps)
     for axis, x in zip(axes, maps, strict=True):
+        axis.axis("on")
         axis.imshow(x.numpy(), vmin=low, vmax=top, cmap="viridis", interpolation="nearest")
         axis.set_xticks([])
         axis.set_yticks([])
@@ -191,18 +193,19 @@ def main(arguments: list[str]) -> None:
     batch = data.on_device(next(iter(data.val_dataloader())), torch.device("cpu"))
     with torch.no_grad():
         outputs = {name: network(batch.image) for name, network in networks.items()}
-    columns = 2 * ("teacher", "student without", "student with")
-    fig = figure(13.6, 2.05 * math.ceil(len(shown) / 2) + 0.3)
-    axes = fig.subplots(math.ceil(len(shown) / 2), 6, squeeze=False)
-    for axis, title in zip(axes[0], columns, strict=True):
-        axis.set_title(title, fontsize=9)
-    for i, name in enumerate(shown):
-        maps = [terms[name](outputs[network], batch, data).detach() for network in ("teacher", "twin", name)]
-        row(axes[i // 2][3 * (i % 2) : 3 * (i % 2) + 3], name, maps)
-    for axis in axes.flat[3 * len(shown) :]:
+    count = math.ceil(len(shown) / 2)
+    fig = figure(13.8, 2.05 * count + 0.3)
+    axes = fig.subplots(count, 7, squeeze=False, width_ratios=[1, 1, 1, 0.14, 1, 1, 1])
+    for axis in axes.flat:
         axis.axis("off")
-    top = 1 - 0.3 / (2.05 * len(axes))
-    fig.subplots_adjust(left=0.03, right=0.99, bottom=0.01, top=top, wspace=0.08, hspace=0.06)
+    for i, name in enumerate(shown):
+        start = 4 * (i % 2)
+        maps = [terms[name](outputs[network], batch, data).detach() for network in ("teacher", "twin", name)]
+        row(axes[i // 2][start : start + 3], name, maps)
+    for start in (0, 4):
+        for axis, title in zip(axes[0][start:], COLUMNS, strict=False):
+            axis.set_title(title, fontsize=9)
+    fig.subplots_adjust(left=0.025, right=0.995, bottom=0.01, top=1 - 0.3 / (2.05 * count), wspace=0.06, hspace=0.06)
     print(save(fig, out))
 
 
