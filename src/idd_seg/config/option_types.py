@@ -66,7 +66,7 @@ def _hints(target: str) -> dict[str, Any]:
             if constructor is None:
                 continue
             # A constructor that takes a group of options as keywords names the dataclass that declares them.
-            declared = get_type_hints(base.OPTIONS) if "OPTIONS" in vars(base) else {}
+            declared = get_type_hints(vars(base)["OPTIONS"]) if "OPTIONS" in vars(base) else {}
             hints = {**declared, **get_type_hints(constructor), **hints}
             if not any(p.kind is p.VAR_KEYWORD for p in inspect.signature(constructor).parameters.values()):
                 break
