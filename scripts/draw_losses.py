@@ -26,7 +26,7 @@ from idd_seg.losses.class_mass import log_masses
 from idd_seg.losses.idd import class_means
 from idd_seg.losses.ops.class_distances import distance_matrix
 from idd_seg.losses.ops.grid import nearest_labels
-from idd_seg.losses.ops.position_probe import fit_step, frozen_reader
+from idd_seg.losses.ops.position_probe import fit_step, frozen_probe
 from idd_seg.losses.ops.spatial_distributions import blurred, spatial_softmax
 from idd_seg.models.segmenter import Segmenter
 from idd_seg.plotting.figures import figure, save
@@ -65,7 +65,7 @@ def show_position(outputs: Outputs, batch: Batch, data: SegmentationDataModule) 
     """Horizontal position as a probe of its own reads it."""
     torch.manual_seed(0)
     features = head(outputs)
-    reader, optimizer = frozen_reader(features.shape[1], ["horizontal", "vertical"], 1, 0, 0.01)
+    reader, optimizer = frozen_probe(features.shape[1], ["horizontal", "vertical"], 1, 0, 0.01)
     truth, valid = reader.truth(batch.box, (features.shape[-2], features.shape[-1]))
     for _ in range(PROBE_STEPS):
         fit_step(reader, optimizer, features, truth, valid)

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from idd_seg import train
 from idd_seg.errors import Pruned
 from idd_seg.runs import launcher
-from idd_seg.runs.launcher import RankError, supervise
+from idd_seg.runs.launcher import RankError, launch
 from tests.helpers import TINY, clean_error
 from tests.processes import Family, family, needs_proc, wait_for
 from tests.trouble import MESSAGE, trouble
@@ -271,9 +271,7 @@ def test_a_process_that_stands_still_is_ended_too(own: Family) -> None:
     assert state(own.folder / "run") == ("interrupted", None)
 
 
-BARE = (
-    "from omegaconf import OmegaConf; from idd_seg.runs.launcher import supervise; supervise(OmegaConf.create({}), 2)"
-)
+BARE = "from omegaconf import OmegaConf; from idd_seg.runs.launcher import launch; launch(OmegaConf.create({}), 2)"
 
 
 @pytest.mark.slow
@@ -290,7 +288,7 @@ def test_processes_end_when_the_run_is_killed_at_its_start(own: Family) -> None:
 
 @pytest.fixture
 def stand_in(own: Family, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Make a script that the supervisor takes for Python, and supervise two of it."""
+    """Make a script that the supervisor takes for Python, and launch two of it."""
 
     def run(script: str) -> None:
         path = own.folder / "python"
@@ -301,7 +299,7 @@ def stand_in(own: Family, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(launcher, "GRACE", 1.0)
         folder = own.folder / "run"
         folder.mkdir()
-        supervise(OmegaConf.create({"run_dir": str(folder)}), 2)
+        launch(OmegaConf.create({"run_dir": str(folder)}), 2)
 
     return run
 

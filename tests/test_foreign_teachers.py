@@ -82,8 +82,8 @@ def test_it_teaches(
     assert "train/idd" in rows
     saved = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
     expected = folder_hash(path) if path.is_dir() else file_hash(path)
-    assert saved.card["teacher"]["sha256"] == expected
-    assert saved.card["teacher"]["path"] == str(path.resolve())
+    assert saved.metadata["teacher"]["sha256"] == expected
+    assert saved.metadata["teacher"]["path"] == str(path.resolve())
     noted = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert noted["teacher"]["sha256"] == expected
 

@@ -15,7 +15,7 @@ from idd_seg.data.pipeline.cache import DRAFTS, OLD, CachedSource
 from idd_seg.errors import NonFiniteError
 from idd_seg.evaluation.scoring import evaluate
 from idd_seg.runs import lock
-from idd_seg.runs.lock import is_taken, taken
+from idd_seg.runs.lock import is_locked, run_lock
 from tests.commands import call
 from tests.helpers import TINY
 from tests.test_training import network, shapes
@@ -38,17 +38,17 @@ def test_a_class_that_a_network_does_not_know_may_be_minus_infinity() -> None:
 
 
 def test_a_folder_is_taken_while_its_lock_is_held_alone(tmp_path: Path) -> None:
-    assert not is_taken(tmp_path)
+    assert not is_locked(tmp_path)
     with FileLock(tmp_path / lock.LOCK):
-        assert is_taken(tmp_path)
-    assert not is_taken(tmp_path)
+        assert is_locked(tmp_path)
+    assert not is_locked(tmp_path)
 
 
 def test_a_damaged_note_does_not_hide_how_a_run_ended(tmp_path: Path) -> None:
     cfg = OmegaConf.create({"run_dir": str(tmp_path), "resume": None})
 
     def fail() -> None:
-        with taken(cfg):
+        with run_lock(cfg):
             (tmp_path / "run.json").write_text("{")
             raise ZeroDivisionError
 

@@ -142,7 +142,7 @@ def test_compare_notices_another_teacher(work: Path) -> None:
 def test_a_checkpoint_holds_the_student_and_no_teacher(work: Path) -> None:
     saved = read_checkpoint(work / "student" / "checkpoints" / "last.ckpt")
     assert not [key for key in saved.weights if key.startswith("teacher")]
-    assert saved.card["teacher"]["sha256"]
+    assert saved.metadata["teacher"]["sha256"]
     student, data = student_from(saved), data_from(saved, None)
     for key, value in student.state_dict().items():
         assert torch.equal(value, saved.weights[f"student.{key}"]), key
@@ -177,7 +177,7 @@ FOREIGN = [
 @pytest.mark.parametrize("group", ["student", "data"])
 def test_a_stored_configuration_calls_nothing_foreign(work: Path, target: str, group: str) -> None:
     saved = read_checkpoint(work / "student" / "checkpoints" / "last.ckpt")
-    saved.card["config"][group]["palette" if group == "data" else "head"] = {"_target_": target, "path": "victim"}
+    saved.metadata["config"][group]["palette" if group == "data" else "head"] = {"_target_": target, "path": "victim"}
     with pytest.raises(CheckpointError, match=re.escape(f"would call '{target}'")):
         data_from(saved, None) if group == "data" else student_from(saved)
 

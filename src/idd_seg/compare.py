@@ -31,7 +31,7 @@ def main(cfg: DictConfig) -> None:
         for name, folder in cfg.runs.items()
     }
     newest = list(saved.values())[-1]
-    noted = newest.card.get("teacher", {})
+    noted = newest.metadata.get("teacher", {})
     teacher = noted.get("path") if cfg.teacher == "auto" else cfg.teacher
     if cfg.teacher == "auto" and noted.get("network"):
         print(

@@ -19,11 +19,11 @@ def main(cfg: DictConfig) -> None:
     from idd_seg.config import restore
     from idd_seg.errors import ConfigError
     from idd_seg.exporting import int8, speed
-    from idd_seg.exporting.export import Export, Plan, check_target, table_of
+    from idd_seg.exporting.export import Export, ExportPlan, check_target, table_of
     from idd_seg.library import load
     from idd_seg.runs.provenance import describe_run
 
-    plan = Plan(
+    plan = ExportPlan(
         cfg.formats if isinstance(cfg.formats, str) else words_of(cfg, "formats"),
         cfg.winograd,
         cfg.fp16,

@@ -24,7 +24,7 @@ from idd_seg.errors import CheckpointError, DataError
 from idd_seg.evaluation.inference import Inference
 from idd_seg.evaluation.picture_input import read_picture, to_rgb
 from idd_seg.evaluation.scoring import pick_device
-from idd_seg.evaluation.sliding_window import class_bands
+from idd_seg.evaluation.sliding_window import class_chunks
 from idd_seg.models.segmenter import Segmenter
 
 ClassIds: TypeAlias = NDArray[Any]
@@ -104,7 +104,7 @@ class Model:
         image = torch.from_numpy(stack).permute(0, 3, 1, 2)
         ids = np.empty((len(pictures), *size), np.uint8 if len(self.class_names) <= 256 else np.uint16)
         chosen = self.inference_for(image.shape[2], image.shape[3], inference)
-        for top, rows in class_bands(chosen, self.network, image, size, self._prepare):
+        for top, rows in class_chunks(chosen, self.network, image, size, self._prepare):
             ids[:, top : top + rows.shape[1]] = rows.cpu().numpy()
         return ids
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from idd_seg.ops.upsample import View, class_bands, whole_view
+from idd_seg.ops.upsample import View, class_chunks, whole_view
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ConfusionMatrix(Metric):
         Instead of logits also the views of windows, scales and mirror images; see `bands`.
         """
         views = [whole_view(logits, labels.shape[-2:])] if isinstance(logits, Tensor) else logits
-        for top, ids in class_bands(views, labels.shape[-2:]):
+        for top, ids in class_chunks(views, labels.shape[-2:]):
             self.count(ids, labels[:, top : top + ids.shape[1]])
 
     def count(self, predicted: Tensor, labels: Tensor) -> None:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from idd_seg.config import command_line
 from idd_seg.config.ranges import check_ranges
-from idd_seg.distributed.environment import Place, place_of
+from idd_seg.distributed.environment import RankInfo, rank_info_of
 from idd_seg.errors import ConfigError
 
 
@@ -26,23 +26,23 @@ def main(cfg: DictConfig) -> float:
 def start() -> None:
     """Read the command line and train; of several processes of torchrun or srun rank 0 does, and leads the others."""
     with command_line.told("train"):
-        place = place_of()
-        if place is not None:
-            _refuse_sweep(place)
-        if place is None:
+        rank_info = rank_info_of()
+        if rank_info is not None:
+            _refuse_sweep(rank_info)
+        if rank_info is None:
             command_line.run(main, "train")
-        elif place.rank == 0:
-            _lead(place)
+        elif rank_info.rank == 0:
+            _lead(rank_info)
         else:
             from idd_seg.runs.run import follow
 
-            follow(place)
+            follow(rank_info)
 
 
-def _refuse_sweep(place: Place) -> None:
+def _refuse_sweep(rank_info: RankInfo) -> None:
     if not {"-m", "--multirun"} & set(sys.argv):
         return
-    if place.rank:
+    if rank_info.rank:
         sys.exit(1)  # rank 0 says why
     raise ConfigError(
         "a sweep can't be started by torchrun or srun, whose processes belong to one run; with trainer=ddp each job "
@@ -50,14 +50,14 @@ def _refuse_sweep(place: Place) -> None:
     )
 
 
-def _lead(place: Place) -> None:
+def _lead(rank_info: RankInfo) -> None:
     try:
         command_line.run(main, "train")
     except BaseException:
         from idd_seg.runs.run import dismiss
 
         with suppress(Exception):  # the others are gone, or never came; what has failed is said
-            dismiss(place)
+            dismiss(rank_info)
         raise
 
 

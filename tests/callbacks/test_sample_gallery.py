@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import idd_seg.train
-from idd_seg.callbacks.sample_gallery_data import IGNORED, WIDTH, Exhibit, Exhibition, spread, write
+from idd_seg.callbacks.sample_gallery_data import IGNORED, WIDTH, Gallery, GallerySample, spread, write
 from idd_seg.data.shapes import Shapes
 from idd_seg.metrics import scores
 from tests.commands import call
@@ -134,8 +134,8 @@ def test_large_pictures_are_made_smaller_and_what_is_ignored_is_white(tmp_path: 
     )
     ids = np.full((500, 1280), IGNORED, np.uint8)
     ids[:, :640] = 7
-    sample = Exhibit("wide", np.zeros((500, 1280, 3), np.uint8), ids, ids, None)
-    write(tmp_path, Exhibition([sample], {}, None, None), data)
+    sample = GallerySample("wide", np.zeros((500, 1280, 3), np.uint8), ids, ids, None)
+    write(tmp_path, Gallery([sample], {}, None, None), data)
     truth = Image.open(tmp_path / "0_truth.png")
     assert truth.size == (WIDTH, 250)
     assert truth.convert("RGB").getpixel((0, 0)) == (7, 7, 7)

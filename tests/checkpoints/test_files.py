@@ -39,7 +39,7 @@ def cut(path: Path) -> None:
 
 
 def step_of(path: Path) -> int:
-    return int(read_checkpoint(path).card["step"])
+    return int(read_checkpoint(path).metadata["step"])
 
 
 def test_the_one_before_is_kept(written: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_damaged_one_is_named_and_the_one_before_taken(written: Path, damage: 
     with pytest.warns(UserWarning, match=r"last\.ckpt'.*the run goes on from '.*last\.previous\.ckpt'"):
         saved = latest_whole(written)
     assert saved is not None
-    assert saved.card["step"] == 1
+    assert saved.metadata["step"] == 1
 
 
 def test_two_damaged_ones_are_one_error(written: Path) -> None:

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 from idd_seg.config.groups import config_dir
 from idd_seg.data.download import plan as obtaining
-from idd_seg.data.download.plan import Archive, Plan, obtain
+from idd_seg.data.download.plan import Archive, DownloadPlan, obtain
 from idd_seg.errors import ConfigError, DataError
 from tests.data.web_server import Site, serve
 
@@ -80,7 +80,7 @@ class Run:
         return self.base / "archives"
 
     def __call__(self, *archives: Archive, **options: Any) -> None:
-        plan = Plan("tiny", "for all.", {f"part{i}": archive for i, archive in enumerate(archives)}, **options)
+        plan = DownloadPlan("tiny", "for all.", {f"part{i}": archive for i, archive in enumerate(archives)}, **options)
         obtain(plan, self.root, self.archives, say=self.said.append, bar=quiet)
 
     def put(self, folder: Path, content: bytes = CONTENT) -> Path:
@@ -247,8 +247,8 @@ def test_a_plan_stays_in_its_folder(changes: dict[str, Any]) -> None:
         archive(**changes)
 
 
-def plan_of(path: Path) -> Plan:
-    plan: Plan = instantiate(OmegaConf.load(path), _convert_="all")
+def plan_of(path: Path) -> DownloadPlan:
+    plan: DownloadPlan = instantiate(OmegaConf.load(path), _convert_="all")
     return plan
 
 
@@ -338,7 +338,7 @@ def test_archives_are_unpacked_to_where_the_data_set_looks(
         node.update({"wanted": True, "size": None, "checksum": None, "then": None})
         pack(run.archives / node.file, HELD[node.file])
         expected |= {place for place in HELD[node.file].values() if place is not None}
-    plan: Plan = instantiate(config, _convert_="all")
+    plan: DownloadPlan = instantiate(config, _convert_="all")
     monkeypatch.setattr(obtaining, "fetch", lambda *_, **__: pytest.fail("a download"))
     obtain(plan, run.root, run.archives, say=run.said.append, bar=quiet)
     found = {p.relative_to(run.root).as_posix() for p in run.root.rglob("*") if p.is_file() and p.name[0] != "."}

@@ -11,7 +11,7 @@ import pytest
 from omegaconf import DictConfig
 
 from idd_seg.config import groups
-from idd_seg.distributed.environment import Place, place_of
+from idd_seg.distributed.environment import RankInfo, rank_info_of
 from idd_seg.errors import ConfigError
 from idd_seg.runs import run
 from tests.helpers import TINY
@@ -29,32 +29,32 @@ def srun(rank: int = 3, world: int = 4, local_rank: int = 1, nodes: int = 2) -> 
 
 
 def test_a_process_of_its_own() -> None:
-    assert place_of({}) is None
-    assert place_of({"RANK": "0", "WORLD_SIZE": "2"}) is None  # half of what torchrun sets is not torchrun
+    assert rank_info_of({}) is None
+    assert rank_info_of({"RANK": "0", "WORLD_SIZE": "2"}) is None  # half of what torchrun sets is not torchrun
 
 
 def test_torchrun() -> None:
-    assert place_of(torchrun()) == Place(5, 8, 1, 4)
-    assert Place(5, 8, 1, 4).nodes == 2
+    assert rank_info_of(torchrun()) == RankInfo(5, 8, 1, 4)
+    assert RankInfo(5, 8, 1, 4).nodes == 2
 
 
 def test_srun() -> None:
-    assert place_of(srun()) == Place(3, 4, 1, 2)
+    assert rank_info_of(srun()) == RankInfo(3, 4, 1, 2)
 
 
 @pytest.mark.parametrize("environment", [torchrun(0, 1, 0, 1), srun(0, 1, 0, 1)])
 def test_one_process_of_a_launcher_stands_alone(environment: dict[str, str]) -> None:
-    assert place_of(environment) is None
+    assert rank_info_of(environment) is None
 
 
 def test_a_batch_script_without_srun_stands_alone() -> None:
     # sbatch sets these for the script itself, however many tasks were asked for.
     batch = {"SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_JOB_ID": "77", "SLURM_NNODES": "2"}
-    assert place_of(batch) is None
+    assert rank_info_of(batch) is None
 
 
 def test_torchrun_under_srun_is_torchruns() -> None:
-    assert place_of({**srun(1, 2, 0, 2), **torchrun(5, 8, 1, 4)}) == Place(5, 8, 1, 4)
+    assert rank_info_of({**srun(1, 2, 0, 2), **torchrun(5, 8, 1, 4)}) == RankInfo(5, 8, 1, 4)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_torchrun_under_srun_is_torchruns() -> None:
 )
 def test_an_environment_that_can_not_be_is_refused(environment: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match=r"launcher"):
-        place_of(environment)
+        rank_info_of(environment)
 
 
 def compose(folder: Path, *overrides: str) -> DictConfig:

@@ -35,7 +35,7 @@ def blocks(height: int, width: int, images: int = 1) -> Tensor:
 
 
 def by_strips(inference: Inference, network: nn.Module, image: Tensor, size: tuple[int, int]) -> Tensor:
-    parts = list(sliding_window.class_bands(inference, network, image, size, lambda part: part * 2 - 1))
+    parts = list(sliding_window.class_chunks(inference, network, image, size, lambda part: part * 2 - 1))
     tops = [top for top, _ in parts]
     assert tops == sorted(tops)
     assert tops[0] == 0
@@ -75,13 +75,13 @@ def test_pictures_of_any_shape(shape: tuple[int, int]) -> None:
 
 def test_only_the_rows_of_windows_that_are_needed_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
     inference, held = Inference("slide", (32, 32)), []
-    inside = sliding_window.bands.class_bands
+    inside = sliding_window.bands.class_chunks
 
     def watched(views: Any, size: Any, rows: Any) -> Any:
         held.append(sum(patch.logits.numel() for view in views for patch in view))
         return inside(views, size, rows)
 
-    monkeypatch.setattr(sliding_window.bands, "class_bands", watched)
+    monkeypatch.setattr(sliding_window.bands, "class_chunks", watched)
     by_strips(inference, Network(), blocks(1600, 64), (1600, 64))
     row = 3 * 5 * 8 * 8  # windows, classes, cells
     assert row < max(held) <= 3 * row

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 import idd_seg
 from idd_seg.checkpoints.exported_folder import read_saved
 from idd_seg.errors import CheckpointError, UserError
-from idd_seg.exporting.export import Export, Plan
+from idd_seg.exporting.export import Export, ExportPlan
 from tests.models.test_weights import Hostile
 from tests.shipping import save_run
 
@@ -26,7 +26,7 @@ def run_and_folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path
     top = tmp_path_factory.mktemp("top")
     checkpoint = save_run(top / "run")
     (top / "model").mkdir()
-    export = Export(idd_seg.load(checkpoint, "cpu"), Plan(["safetensors"]), top / "model")
+    export = Export(idd_seg.load(checkpoint, "cpu"), ExportPlan(["safetensors"]), top / "model")
     export.write()
     export.describe({})
     return checkpoint, top / "model"

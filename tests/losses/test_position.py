@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from idd_seg.losses.ops.position_maps import position_maps
-from idd_seg.losses.ops.position_probe import PositionReader, fit_step, frozen_reader, load_reader
+from idd_seg.losses.ops.position_probe import PositionProbe, fit_step, frozen_probe, load_probe
 from idd_seg.losses.position import Position
 from idd_seg.types import Batch, Outputs
 from tests.losses.scenes import descend, random_features
@@ -124,7 +124,7 @@ def placed_features(box: Tensor, size: tuple[int, int], width: int = 4, seed: in
 def trained_error(features_of: Any, steps: int = 250) -> float:
     """Error of a reader on features that it did not see, against that of the constant 0.5."""
     torch.manual_seed(0)
-    reader, optimizer = frozen_reader(4, RAMPS, depth=1, padding=0, lr=0.02)
+    reader, optimizer = frozen_probe(4, RAMPS, depth=1, padding=0, lr=0.02)
     box = boxes(WHOLE).float().expand(4, 4)
     maps, inside = reader.truth(box, (8, 8))
     for step in range(steps):
@@ -147,8 +147,8 @@ def test_the_reader_learns_nothing_from_features_without_position() -> None:
 def test_padding_alone_tells_the_border(depth: int) -> None:
     torch.manual_seed(0)
     constant = torch.ones(1, 4, 9, 9)
-    plain = PositionReader(4, RAMPS, depth=depth, padding=0).eval()(constant)
-    padded = PositionReader(4, RAMPS, depth=depth, padding=1).eval()(constant)
+    plain = PositionProbe(4, RAMPS, depth=depth, padding=0).eval()(constant)
+    padded = PositionProbe(4, RAMPS, depth=depth, padding=1).eval()(constant)
     assert plain.shape == (1, 2, 9 - 2 * depth, 9 - 2 * depth)
     assert padded.shape == (1, 2, 9, 9)
     assert (plain.amax((2, 3)) - plain.amin((2, 3))).max() < 1e-6
@@ -156,7 +156,7 @@ def test_padding_alone_tells_the_border(depth: int) -> None:
 
 
 def test_the_truth_is_cut_to_the_reading() -> None:
-    reader = PositionReader(4, RAMPS, depth=2)
+    reader = PositionProbe(4, RAMPS, depth=2)
     maps, inside = reader.truth(boxes((-0.5, 0.0, 1.0, 1.0)), (8, 9))
     whole, whole_inside = position_maps(boxes((-0.5, 0.0, 1.0, 1.0)), (8, 9), RAMPS)
     assert torch.equal(maps, whole[..., 2:-2, 2:-2])
@@ -165,7 +165,7 @@ def test_the_truth_is_cut_to_the_reading() -> None:
 
 def test_a_step_returns_the_error_over_valid_cells_before_it() -> None:
     torch.manual_seed(0)
-    reader, optimizer = frozen_reader(3, ("vertical",), depth=1, padding=1, lr=0.1)
+    reader, optimizer = frozen_probe(3, ("vertical",), depth=1, padding=1, lr=0.1)
     features = random_features(2, 3, 4, 4, dtype=torch.float32)
     maps, valid = torch.rand(2, 1, 4, 4), torch.rand(2, 1, 4, 4) > 0.4
     reading = reader.train()(features).detach()
@@ -181,7 +181,7 @@ def test_cells_of_padding_teach_the_reader_nothing() -> None:
     weights = []
     for truth in (maps, torch.where(valid, maps, 1000.0), torch.where(valid, maps + 0.1, maps)):
         torch.manual_seed(0)
-        reader, optimizer = frozen_reader(3, ("vertical",), depth=1, padding=1, lr=0.1)
+        reader, optimizer = frozen_probe(3, ("vertical",), depth=1, padding=1, lr=0.1)
         for _ in range(3):
             fit_step(reader, optimizer, random_features(2, 3, 4, 4, dtype=torch.float32), truth, valid)
         weights.append(reader.layers[0].weight.clone())
@@ -190,7 +190,7 @@ def test_cells_of_padding_teach_the_reader_nothing() -> None:
 
 
 def test_a_step_leaves_no_gradient_behind() -> None:
-    reader, optimizer = frozen_reader(3, RAMPS, depth=1, padding=1, lr=0.1)
+    reader, optimizer = frozen_probe(3, RAMPS, depth=1, padding=1, lr=0.1)
     features = random_features(2, 3, 4, 4, dtype=torch.float32).requires_grad_()
     fit_step(reader, optimizer, features, torch.rand(2, 2, 4, 4), torch.ones(2, 1, 4, 4, dtype=torch.bool))
     assert features.grad is None
@@ -203,13 +203,13 @@ def test_a_step_leaves_no_gradient_behind() -> None:
 @pytest.mark.parametrize(("option", "value"), [("depth", 0), ("padding", 2)])
 def test_bad_options_of_the_reader_are_refused(option: str, value: int) -> None:
     with pytest.raises(ValueError, match=f"{option}.*{value}"):
-        PositionReader(4, RAMPS, **{option: value})
+        PositionProbe(4, RAMPS, **{option: value})
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 9), (9, 2)])
 def test_a_map_too_small_for_the_reader_is_refused(size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match=f"{size[0]} x {size[1]}"):
-        PositionReader(4, RAMPS)(torch.ones(1, 4, *size))
+        PositionProbe(4, RAMPS)(torch.ones(1, 4, *size))
 
 
 # The term.
@@ -537,16 +537,16 @@ def test_a_kept_reader_serves_a_later_run(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_reader_is_refused(tmp_path: Path) -> None:
-    reader = PositionReader(4, RAMPS)
+    reader = PositionProbe(4, RAMPS)
     path = tmp_path / "reader.safetensors"
     with pytest.raises(ValueError, match=r"reader\.safetensors"):
-        load_reader(reader, str(path))
+        load_probe(reader, str(path))
     path.write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"reader\.safetensors"):
-        load_reader(reader, str(path))
+        load_probe(reader, str(path))
     term_for(5, 5).keep(tmp_path)
     with pytest.raises(ValueError, match=r"position_reader.*layers\.0\.weight.*\[2, 4, 3, 3\]"):
-        load_reader(reader, str(tmp_path / "position_reader.safetensors"))
+        load_probe(reader, str(tmp_path / "position_reader.safetensors"))
 
 
 @pytest.mark.parametrize(

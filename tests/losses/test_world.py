@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from idd_seg.losses.idd import InterClassDistance, inter_class_distance
-from idd_seg.losses.ops.prototype_ema import ClassMemory
+from idd_seg.losses.ops.prototype_ema import PrototypeEMA
 from idd_seg.losses.position import Position
 from idd_seg.types import Batch, Outputs
 from tests.losses.scenes import random_features, random_labels
@@ -190,7 +190,7 @@ def test_without_a_process_group_the_world_is_the_batch(normalize: str) -> None:
 
 def _remember(rank: int, world: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/memory", rank=rank, world_size=world)
-    memory = ClassMemory(4, 2, 3, momentum=0.9)
+    memory = PrototypeEMA(4, 2, 3, momentum=0.9)
     # Rank 0 sees the classes 0 and 1, rank 1 the classes 1 and 2.
     present = torch.tensor([[rank == 0, True, rank == 1, False]])
     nodes = torch.full((1, 4, 2), 1.0 + 2 * rank)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from idd_seg.losses.ops.prototype_ema import ClassMemory
+from idd_seg.losses.ops.prototype_ema import PrototypeEMA
 from idd_seg.ops.precision import Widening, moves, widens
 
 
@@ -45,7 +45,7 @@ def test_of_a_change_the_move_is_left_alone() -> None:
 
 
 def test_a_memory_goes_on_moving_in_a_run_in_bfloat16() -> None:
-    memory = ClassMemory(2, 1, 1, momentum=0.99).to(torch.bfloat16)
+    memory = PrototypeEMA(2, 1, 1, momentum=0.99).to(torch.bfloat16)
     classes = torch.arange(2)
     for value in [1.0, *[1.3] * 300]:
         nodes = torch.full((1, 2, 1), value)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from idd_seg.ops import upsample
-from idd_seg.ops.upsample import BLOCK, Patch, View, class_bands, mean_logits, predict, whole_view
+from idd_seg.ops.upsample import BLOCK, Patch, View, class_chunks, mean_logits, predict, whole_view
 
 Array = NDArray[np.float64]
 Box = tuple[float, float, float, float]
@@ -134,7 +134,7 @@ def test_ids_are_the_highest_of_one_pixel_after_the_other(name: str) -> None:
 def test_bands_follow_each_other_without_gap(name: str) -> None:
     views, size = CASES[name]
     below = 0
-    for top, ids in class_bands(views, size):
+    for top, ids in class_chunks(views, size):
         assert top == below
         assert ids.shape[0] == views[0][0].logits.shape[0]
         assert ids.shape[2] == size[1]
@@ -228,7 +228,7 @@ def test_a_large_picture_is_that_of_interpolate() -> None:
     # In float64: interpolate itself rounds the places of pixels to float32.
     large = F.interpolate(logits.double(), size=size, mode="bilinear", align_corners=False)
     assert_highest(predict([whole_view(logits, size)], size), large.numpy(), slack=1e-5)
-    bands_of_it = list(class_bands([whole_view(logits, size)], size))
+    bands_of_it = list(class_chunks([whole_view(logits, size)], size))
     assert len(bands_of_it) > 1
 
 
@@ -321,7 +321,7 @@ def tensors(values: Any) -> list[Tensor]:
 def largest(views: list[View], size: tuple[int, int]) -> tuple[int, str]:
     """Return the largest tensor made for the first bands; all are of one height but the last."""
     with Largest() as seen:
-        for _ in islice(class_bands(views, size), 2):
+        for _ in islice(class_chunks(views, size), 2):
             pass
     return seen.numbers, seen.operation
 

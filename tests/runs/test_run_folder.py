@@ -13,7 +13,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from idd_seg.errors import DataError, Pruned, RunFolderError
-from idd_seg.runs.lock import best_of, taken
+from idd_seg.runs.lock import best_of, run_lock
 
 # The results a run leaves, in the order in which it makes them.
 LEFT = ("metrics.csv", "checkpoints/last.ckpt", "pictures/predictions.png", "exhibits/exhibits.json", "metrics.json")
@@ -53,7 +53,7 @@ def leave(folder: Path, *names: str) -> None:
 
 
 def a_run(folder: Path, *names: str, **changes: Any) -> None:
-    with taken(config(folder, **changes)) as finished:
+    with run_lock(config(folder, **changes)) as finished:
         assert finished is None
         leave(folder, *names)
 
@@ -66,7 +66,7 @@ def state(folder: Path) -> tuple[str, str | None]:
 @pytest.mark.parametrize("resume", [None, "auto", "never"])
 def test_a_free_folder_is_made_and_taken(tmp_path: Path, resume: str | None) -> None:
     folder = tmp_path / "a" / "b"
-    with taken(config(folder, resume=resume)) as finished:
+    with run_lock(config(folder, resume=resume)) as finished:
         assert finished is None
         assert state(folder) == ("running", None)
         assert OmegaConf.load(folder / "config.yaml").logger.csv.run_dir == str(folder)
@@ -77,7 +77,7 @@ def test_what_is_no_result_does_not_make_a_run(tmp_path: Path) -> None:
     """Hydra's files lie there before the run begins, and a run that failed at once leaves a description alone."""
     for name in (".hydra/config.yaml", "train.log", "config.yaml", "run.json"):
         leave(tmp_path, name)
-    with taken(config(tmp_path)) as finished:
+    with run_lock(config(tmp_path)) as finished:
         assert finished is None
 
 
@@ -107,7 +107,7 @@ def held(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 @pytest.mark.parametrize("resume", [None, "auto", "never"])
 def test_a_folder_in_use_is_refused(held: subprocess.Popen[str], tmp_path: Path, resume: str | None) -> None:
     leave(tmp_path, *LEFT)
-    with pytest.raises(RunFolderError, match=r"in use.*hydra\.run\.dir"), taken(config(tmp_path, resume=resume)):
+    with pytest.raises(RunFolderError, match=r"in use.*hydra\.run\.dir"), run_lock(config(tmp_path, resume=resume)):
         pass
     assert all((tmp_path / name).exists() for name in LEFT)
     assert not (tmp_path / "run.json").exists()
@@ -116,21 +116,21 @@ def test_a_folder_in_use_is_refused(held: subprocess.Popen[str], tmp_path: Path,
 def test_a_killed_run_frees_its_folder(held: subprocess.Popen[str], tmp_path: Path) -> None:
     held.kill()
     held.wait()
-    with taken(config(tmp_path)) as finished:
+    with run_lock(config(tmp_path)) as finished:
         assert finished is None
 
 
 def test_the_folder_is_free_again_when_a_run_has_failed(tmp_path: Path) -> None:
-    with pytest.raises(DataError), taken(config(tmp_path)):
+    with pytest.raises(DataError), run_lock(config(tmp_path)):
         raise DataError("no such image")
-    with taken(config(tmp_path)) as finished:
+    with run_lock(config(tmp_path)) as finished:
         assert finished is None
 
 
 @pytest.mark.parametrize("name", LEFT)
 def test_a_folder_with_a_run_is_refused(tmp_path: Path, name: str) -> None:
     a_run(tmp_path, name)
-    with pytest.raises(RunFolderError, match=r"resume=auto.*resume=never"), taken(config(tmp_path, seed=1)):
+    with pytest.raises(RunFolderError, match=r"resume=auto.*resume=never"), run_lock(config(tmp_path, seed=1)):
         pass
     assert (tmp_path / name).exists()
     assert OmegaConf.load(tmp_path / "config.yaml").seed == 0
@@ -139,7 +139,7 @@ def test_a_folder_with_a_run_is_refused(tmp_path: Path, name: str) -> None:
 def test_never_removes_the_old_results_and_trains_anew(tmp_path: Path) -> None:
     a_run(tmp_path, *LEFT)
     leave(tmp_path, ".hydra/config.yaml", "notes.txt")
-    with taken(config(tmp_path, resume="never", seed=1)) as finished:
+    with run_lock(config(tmp_path, resume="never", seed=1)) as finished:
         assert finished is None
         assert not [name for name in LEFT if (tmp_path / name).exists()]
         assert (tmp_path / "notes.txt").exists()
@@ -149,21 +149,21 @@ def test_never_removes_the_old_results_and_trains_anew(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["position_reader.safetensors", "rank1.log", "tensorboard/events"])
 def test_never_removes_what_terms_ranks_and_loggers_left(tmp_path: Path, name: str) -> None:
     a_run(tmp_path, *LEFT, name)
-    with taken(config(tmp_path, resume="never")):
+    with run_lock(config(tmp_path, resume="never")):
         assert not (tmp_path / name).exists()
 
 
 def test_auto_returns_the_result_of_a_finished_run(tmp_path: Path) -> None:
     a_run(tmp_path, *LEFT)
     before = (tmp_path / "run.json").read_bytes()
-    with taken(config(tmp_path, resume="auto")) as finished:
+    with run_lock(config(tmp_path, resume="auto")) as finished:
         assert finished == 0.25 == best_of(tmp_path)
     assert (tmp_path / "run.json").read_bytes() == before
 
 
 def test_auto_goes_on_with_a_run_that_is_not_finished(tmp_path: Path) -> None:
     a_run(tmp_path, *LEFT[:2])
-    with taken(config(tmp_path, resume="auto")) as finished:
+    with run_lock(config(tmp_path, resume="auto")) as finished:
         assert finished is None
         assert state(tmp_path) == ("running", None)
     assert all((tmp_path / name).exists() for name in LEFT[:2])
@@ -186,7 +186,7 @@ def test_auto_refuses_another_configuration(tmp_path: Path, key: str, finished: 
     cfg = config(tmp_path, **{"resume": "auto", key: OTHERS[key]})
     dotted = key.replace("__", ".")
     before = OmegaConf.select(config(tmp_path), dotted)
-    with pytest.raises(RunFolderError) as caught, taken(cfg):
+    with pytest.raises(RunFolderError) as caught, run_lock(cfg):
         pass
     message = str(caught.value)
     assert f"{dotted}={before}" in message
@@ -214,17 +214,17 @@ SAME = {
 @pytest.mark.parametrize("key", SAME)
 def test_auto_accepts_other_places_and_watchers(tmp_path: Path, key: str) -> None:
     a_run(tmp_path, *LEFT)
-    with taken(config(tmp_path, **{"resume": "auto", key: SAME[key]})) as finished:
+    with run_lock(config(tmp_path, **{"resume": "auto", key: SAME[key]})) as finished:
         assert finished == 0.25
 
 
 def test_auto_accepts_a_run_from_before_reduce_zero_label(tmp_path: Path) -> None:
     a_run(tmp_path, "metrics.json", "checkpoints/last.ckpt")
-    with taken(config(tmp_path, resume="auto", data__reduce_zero_label=False)) as finished:
+    with run_lock(config(tmp_path, resume="auto", data__reduce_zero_label=False)) as finished:
         assert finished == 0.25
     with (
         pytest.raises(RunFolderError, match=r"data\.ignored=None, not \[0\]|data\.label_values"),
-        taken(config(tmp_path, resume="auto", data__reduce_zero_label=True, data__num_classes=2)),
+        run_lock(config(tmp_path, resume="auto", data__reduce_zero_label=True, data__num_classes=2)),
     ):
         pass
 
@@ -232,14 +232,14 @@ def test_auto_accepts_a_run_from_before_reduce_zero_label(tmp_path: Path) -> Non
 def test_auto_accepts_the_table_that_reduce_zero_label_stands_for(tmp_path: Path) -> None:
     a_run(tmp_path, "metrics.json", data__num_classes=2, data__ignored=[0], data__label_values={1: 0, 2: 1})
     new = config(tmp_path, resume="auto", data__num_classes=2, data__reduce_zero_label=True)
-    with taken(new) as finished:
+    with run_lock(new) as finished:
         assert finished == 0.25
 
 
 def test_auto_accepts_a_folder_that_was_moved(tmp_path: Path) -> None:
     a_run(tmp_path / "a", *LEFT)
     (tmp_path / "a").rename(tmp_path / "b")
-    with taken(config(tmp_path / "b", resume="auto")) as finished:
+    with run_lock(config(tmp_path / "b", resume="auto")) as finished:
         assert finished == 0.25
 
 
@@ -249,7 +249,7 @@ def test_metrics_that_can_not_be_read_are_named(tmp_path: Path, text: str) -> No
     (tmp_path / "metrics.json").write_bytes(text.encode("latin-1"))
     with (
         pytest.raises(RunFolderError, match=r"metrics\.json' can't be read .*; remove it"),
-        taken(config(tmp_path, resume="auto")),
+        run_lock(config(tmp_path, resume="auto")),
     ):
         pass
 
@@ -261,7 +261,7 @@ def test_a_configuration_that_can_not_be_read_is_named(tmp_path: Path, text: str
     path.unlink()
     if text is not None:
         path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(RunFolderError) as caught, taken(config(tmp_path, resume="auto")):
+    with pytest.raises(RunFolderError) as caught, run_lock(config(tmp_path, resume="auto")):
         pass
     assert "resume=never" in str(caught.value)
     assert str(tmp_path) in str(caught.value)
@@ -281,15 +281,15 @@ def test_a_configuration_that_can_not_be_read_is_named(tmp_path: Path, text: str
     ids=repr,
 )
 def test_run_json_says_how_a_run_ended(tmp_path: Path, error: BaseException, expected: tuple[str, str | None]) -> None:
-    with pytest.raises(type(error)), taken(config(tmp_path)):
+    with pytest.raises(type(error)), run_lock(config(tmp_path)):
         raise error
     assert state(tmp_path) == expected
 
 
 def test_run_json_forgets_the_failure_when_the_run_went_on(tmp_path: Path) -> None:
-    with pytest.raises(DataError), taken(config(tmp_path)):
+    with pytest.raises(DataError), run_lock(config(tmp_path)):
         raise DataError("no such image")
     leave(tmp_path, "metrics.csv")
-    with taken(config(tmp_path, resume="auto")):
+    with run_lock(config(tmp_path, resume="auto")):
         assert state(tmp_path) == ("running", None)
     assert state(tmp_path) == ("finished", None)

@@ -17,7 +17,7 @@ from idd_seg.benchmarks.losses import Shape, regions
 from idd_seg.benchmarks.rows import Row
 from idd_seg.benchmarks.timing import Timing, summary
 from idd_seg.config.instantiate import make
-from idd_seg.distributed.environment import Place
+from idd_seg.distributed.environment import RankInfo
 from idd_seg.distributed.process_group import joined
 from idd_seg.errors import ConfigError
 from idd_seg.losses.term import Term
@@ -67,7 +67,7 @@ def _rank(rank: int, world: int, port: int, text: str, kind: str, results: Any) 
     torch.set_num_threads(1)  # in both cases, so that the second process brings a core of its own
     cfg: DictConfig = OmegaConf.create(text)  # type: ignore[assignment]
     store = TCPStore(ADDRESS, port, is_master=False, wait_for_workers=False)
-    with joined(store, Place(rank, world, rank, world), 30):
+    with joined(store, RankInfo(rank, world, rank, world), 30):
         device = torch.device(kind, rank if kind == "cuda" else 0)
         times = _times(cfg, device if kind == "cuda" else torch.device("cpu"))
     if rank == 0:

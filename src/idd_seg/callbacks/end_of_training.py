@@ -8,7 +8,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from idd_seg.distillation.module import Distiller
 
 
-class AtTheEnd(L.Callback):
+class EndOfTraining(L.Callback):
     """Calls `ended` once: at the end of the fit, or of the validation behind it where the fit did not end with one."""
 
     def __init__(self) -> None:

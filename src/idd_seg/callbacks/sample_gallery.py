@@ -8,14 +8,14 @@ from pathlib import Path
 import lightning as L
 from torch import Tensor
 
-from idd_seg.callbacks.end_of_training import AtTheEnd
-from idd_seg.callbacks.sample_gallery_data import Exhibition, exhibition, write
+from idd_seg.callbacks.end_of_training import EndOfTraining
+from idd_seg.callbacks.sample_gallery_data import Gallery, exhibition, write
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.distillation.module import Distiller
 from idd_seg.plotting.figures import colourise, sample_rows, save
 
 
-class SampleGallery(AtTheEnd):
+class SampleGallery(EndOfTraining):
     """Writes `exhibits/exhibits.json` with its pictures, and `pictures/predictions.png`, in the run folder.
 
     What can't be shown is a warning: the training is done, and its results are kept.
@@ -47,7 +47,7 @@ class SampleGallery(AtTheEnd):
             warnings.warn(f"the run has no exhibits: {type(error).__name__}: {error}", stacklevel=1)
 
 
-def _draw(shown: Exhibition, data: SegmentationDataModule) -> object:
+def _draw(shown: Gallery, data: SegmentationDataModule) -> object:
     rows = [("image", [sample.image for sample in shown.samples])]
     for kind in ("truth", "teacher", "student"):
         ids = [getattr(sample, kind) for sample in shown.samples]

@@ -33,7 +33,7 @@ IGNORED = 255  # in the palettes of the PNGs
 
 
 @dataclass(frozen=True)
-class Exhibit:
+class GallerySample:
     """A held-out image, all at the size of its label: RGB (H, W, 3) uint8, and class ids (H, W), IGNORED elsewhere."""
 
     name: str
@@ -53,7 +53,7 @@ class PositionMaps:
 
 
 @dataclass(frozen=True)
-class Exhibition:
+class Gallery:
     """All that is shown of a run.
 
     Attributes:
@@ -62,7 +62,7 @@ class Exhibition:
         position: None without a position term.
     """
 
-    samples: list[Exhibit]
+    samples: list[GallerySample]
     distances: dict[str, Tensor]
     confusion: Tensor | None
     position: PositionMaps | None
@@ -74,7 +74,7 @@ def spread(length: int, count: int) -> list[int]:
 
 
 @torch.no_grad()
-def exhibition(module: Distiller, data: SegmentationDataModule, count: int, confusion: Tensor | None) -> Exhibition:
+def exhibition(module: Distiller, data: SegmentationDataModule, count: int, confusion: Tensor | None) -> Gallery:
     """Show `count` samples to student and teacher, and measure how far apart they hold the classes.
 
     Takes a forward pass of each network for a sample, and one for each of `module.measure_batches` held-out batches.
@@ -90,7 +90,7 @@ def exhibition(module: Distiller, data: SegmentationDataModule, count: int, conf
         }
     finally:
         module.train(was_training)
-    return Exhibition(samples, distances, confusion, position)
+    return Gallery(samples, distances, confusion, position)
 
 
 def _held_out(module: Distiller, data: SegmentationDataModule) -> Iterator[Batch]:
@@ -102,7 +102,9 @@ def _held_out(module: Distiller, data: SegmentationDataModule) -> Iterator[Batch
         yield data.on_device(batch, module.device)
 
 
-def _samples(module: Distiller, data: SegmentationDataModule, count: int) -> tuple[list[Exhibit], PositionMaps | None]:
+def _samples(
+    module: Distiller, data: SegmentationDataModule, count: int
+) -> tuple[list[GallerySample], PositionMaps | None]:
     term = next((term for term in module.each_term().values() if isinstance(term, Position)), None)
     exhibits, readings = [], []
     for index in spread(len(data.dataset(SPLIT)), count):
@@ -112,7 +114,7 @@ def _samples(module: Distiller, data: SegmentationDataModule, count: int) -> tup
         size = sample.label.shape
         label = sample.label.numpy()
         exhibits.append(
-            Exhibit(
+            GallerySample(
                 sample.name,
                 np.asarray(Image.fromarray(sample.image.permute(1, 2, 0).numpy()).resize((size[1], size[0]))),
                 np.where((label >= 0) & (label < data.num_classes), label, IGNORED).astype(np.uint8),
@@ -142,7 +144,7 @@ def _mean_reading(term: Position, readings: list[tuple[Tensor, Tensor]]) -> Posi
     return PositionMaps(term.targets, student, truth)
 
 
-def write(folder: Path, shown: Exhibition, data: SegmentationDataModule) -> None:
+def write(folder: Path, shown: Gallery, data: SegmentationDataModule) -> None:
     """Write `exhibits.json` and the pictures beside it; the JSON comes last and whole.
 
     Raises:
@@ -176,7 +178,7 @@ def plain(values: Tensor | None) -> Any:
     return np.where(np.isfinite(rounded), rounded, None).tolist()  # type: ignore[call-overload]
 
 
-def _write_sample(folder: Path, index: int, sample: Exhibit, data: SegmentationDataModule) -> dict[str, Any]:
+def _write_sample(folder: Path, index: int, sample: GallerySample, data: SegmentationDataModule) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": printable(sample.name), "image": f"{index}_image.jpg"}
     _fit(Image.fromarray(sample.image), Image.Resampling.BOX).save(folder / entry["image"], quality=90)
     for kind in ("truth", "student", "teacher"):

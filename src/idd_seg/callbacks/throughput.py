@@ -16,7 +16,7 @@ LIMIT = 0.05  # share of the time
 class Throughput(L.Callback):
     """Logs `train/images_per_s` over all processes and `train/data_wait`, the share of the time without a batch.
 
-    Validation is left out of both; `Feed` tells what counts as waiting. Above `LIMIT` a warning says once what may
+    Validation is left out of both; `Prefetcher` tells what counts as waiting. Above `LIMIT` a warning tells what may
     help.
 
     Args:

@@ -8,13 +8,13 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 
-from idd_seg.callbacks.end_of_training import AtTheEnd
+from idd_seg.callbacks.end_of_training import EndOfTraining
 from idd_seg.distillation.module import Distiller
 from idd_seg.loggers.wandb_panels import panels
 from idd_seg.loggers.wandb_run import WandbRun
 
 
-class WandbDashboard(AtTheEnd):
+class WandbDashboard(EndOfTraining):
     """Logs `val/iou/<class>` at each validation; at the end the summary, and what lies in `exhibits/`.
 
     Does nothing without `logger=wandb`, and on ranks other than 0.
@@ -51,7 +51,7 @@ def _run_of(trainer: L.Trainer) -> WandbRun | None:
 
 
 def _class_names(module: Distiller, count: int) -> list[str]:
-    return list(module.card.get("class_names") or map(str, range(count)))
+    return list(module.metadata.get("class_names") or map(str, range(count)))
 
 
 def _summary(module: Distiller) -> dict[str, Any]:

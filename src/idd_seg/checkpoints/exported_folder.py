@@ -58,8 +58,8 @@ def _read_folder(folder: Path) -> SavedFolder:
         )
     weights_path = check_weight_path(folder / WEIGHTS)
     weights = {f"{STUDENT}{name}": value for name, value in read_weights(weights_path).items()}
-    card = {"class_names": config.get("class_names"), "name": config.get("name"), "config": groups}
-    return SavedFolder(folder / CONFIG, weights, card, file_hash(weights_path))
+    metadata = {"class_names": config.get("class_names"), "name": config.get("name"), "config": groups}
+    return SavedFolder(folder / CONFIG, weights, metadata, file_hash(weights_path))
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

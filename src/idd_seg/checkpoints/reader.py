@@ -27,13 +27,13 @@ class Saved:
 
     path: Path
     weights: Mapping[str, Tensor]
-    card: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     sha256: str
 
     @property
     def class_names(self) -> list[str] | None:
         """Names of the classes it was trained for, if it says so."""
-        names = self.card.get("class_names")
+        names = self.metadata.get("class_names")
         return [str(name) for name in names] if isinstance(names, list) else None
 
     def config(self, group: str) -> Mapping[str, Any]:
@@ -42,7 +42,7 @@ class Saved:
         Raises:
             CheckpointError: if it has none.
         """
-        config = self.card.get("config")
+        config = self.metadata.get("config")
         node = config.get(group) if isinstance(config, Mapping) else None
         if not isinstance(node, Mapping):
             raise CheckpointError(f"'{self.path}' does not say what its {group} was; was it written by idd_seg.train?")
@@ -92,12 +92,12 @@ def read_checkpoint(path: Path | str) -> Saved:
     found = check_weight_path(path)
     check_records(found)
     content = read_weights(found)
-    card, weights = content.get(KEY), content.get("state_dict")
-    if not isinstance(card, Mapping) or not isinstance(weights, Mapping):
+    metadata, weights = content.get(KEY), content.get("state_dict")
+    if not isinstance(metadata, Mapping) or not isinstance(weights, Mapping):
         raise CheckpointError(f"'{found}' is not a checkpoint of idd_seg.train")
-    if card.get("format") != FORMAT:
-        raise CheckpointError(f"'{found}' has format {card.get('format')}; this program reads format {FORMAT}")
-    return Saved(found, weights, card, file_hash(found))
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"'{found}' has format {metadata.get('format')}; this program reads format {FORMAT}")
+    return Saved(found, weights, metadata, file_hash(found))
 
 
 def check_records(path: Path) -> None:

@@ -50,7 +50,7 @@ class Distiller(L.LightningModule):
         measure_batches: number of held-out batches on which the terms measure at each validation.
         seed: of dropout, drawn anew for each batch from (seed, batch, rank): runs of other terms, and runs that
             go on after a stop, see the same.
-        card: plain values that checkpoints carry (configuration, class names), so that the student can be rebuilt.
+        metadata: plain values that checkpoints carry (configuration, class names), so that the student can be rebuilt.
         balance: scales the terms by the size of their gradients; None takes the weights as they are.
         teacher_cache: keeps the teacher's outputs for pictures that come again; None asks the teacher at every step.
         guard: of losses that are not finite; None ends the run at the first.
@@ -74,7 +74,7 @@ class Distiller(L.LightningModule):
         ignore_index: int = 255,
         measure_batches: int = 8,
         seed: int = 0,
-        card: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
         balance: GradientBalance | None = None,
         guard: NonFiniteGuard | None = None,
         teacher_cache: TeacherCache | None = None,
@@ -84,7 +84,7 @@ class Distiller(L.LightningModule):
         self.student, self.teacher = student, teacher
         self.terms = nn.ModuleDict(dict(terms))
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
-        self.measure_batches, self.seed, self.card = measure_batches, seed, dict(card or {})
+        self.measure_batches, self.seed, self.metadata = measure_batches, seed, dict(metadata or {})
         self.confusion = ConfusionMatrix(student.num_classes, ignore_index)
         self.validated: dict[int, Scores] = {}
         for name, term in self.each_term().items():
@@ -267,7 +267,7 @@ class Distiller(L.LightningModule):
         source = {} if self.teacher is None else self.teacher.source
         validated = {step: asdict(found) for step, found in self.validated.items()}
         state = {"teacher": source, "validated": validated, "skipped": self.guard.skipped}
-        checkpoint[KEY] = {**self.card, "format": FORMAT, **state}
+        checkpoint[KEY] = {**self.metadata, "format": FORMAT, **state}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.guard.skipped = checkpoint[KEY].get("skipped", 0)

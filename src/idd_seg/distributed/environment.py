@@ -10,7 +10,7 @@ from idd_seg.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Place:
+class RankInfo:
     """One of the processes that train together.
 
     Attributes:
@@ -35,20 +35,20 @@ TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 SRUN = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", None)
 
 
-def place_of(environment: Mapping[str, str] = os.environ) -> Place | None:
-    """Return this process's place if torchrun or srun started several; None if it stands alone.
+def rank_info_of(environment: Mapping[str, str] = os.environ) -> RankInfo | None:
+    """Return the rank of this process if torchrun or srun started several; None if it stands alone.
 
     Raises:
         ConfigError: for values that can't be.
     """
     for names in (TORCHRUN, SRUN):
         if all(name is None or name in environment for name in names):
-            place = _read(environment, names)
-            return place if place.world > 1 else None
+            rank_info = _read(environment, names)
+            return rank_info if rank_info.world > 1 else None
     return None
 
 
-def _read(environment: Mapping[str, str], names: tuple[str | None, ...]) -> Place:
+def _read(environment: Mapping[str, str], names: tuple[str | None, ...]) -> RankInfo:
     try:
         rank, world, local_rank = (int(environment[str(name)]) for name in names[:3])
         # srun spreads its tasks evenly where it is told how many go to a node, as a DDP run must.
@@ -60,7 +60,7 @@ def _read(environment: Mapping[str, str], names: tuple[str | None, ...]) -> Plac
             f"rank {rank} of {world}, {local_rank} of {local_world} on this machine: the launcher must start "
             "equally many processes on each machine (torchrun --nproc-per-node=N, srun --ntasks-per-node=N)"
         )
-    return Place(rank, world, local_rank, local_world)
+    return RankInfo(rank, world, local_rank, local_world)
 
 
 PARENT = "IDD_SEG_SUPERVISOR"  # in the environment: the process with which this one ends

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
 
-from idd_seg.distributed.environment import Place
+from idd_seg.distributed.environment import RankInfo
 from idd_seg.errors import ConfigError, Pruned, UserError, message_of
 
 CONFIG = "idd_seg/config"
@@ -26,7 +26,7 @@ ENDING = "idd_seg/ending"  # the supervisor knows why, and ends all processes
 # Until all processes have started; a rank 0 that refuses its command line never comes.
 MEETING = timedelta(minutes=10)
 # Until rank 0 has read its configuration and found, or trained, the teacher.
-PATIENCE = timedelta(days=7)
+FOLLOW_TIMEOUT = timedelta(days=7)
 
 
 def backend() -> str:
@@ -34,11 +34,11 @@ def backend() -> str:
     return "nccl" if torch.cuda.is_available() else "gloo"
 
 
-def meet(place: Place) -> Any:
+def meet(rank_info: RankInfo) -> Any:
     """Return the store of the processes that torchrun or srun started."""
     if "MASTER_ADDR" not in os.environ:
         os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = _slurm_address()
-    meeting = rendezvous("env://", rank=place.rank, world_size=place.world, timeout=MEETING)
+    meeting = rendezvous("env://", rank=rank_info.rank, world_size=rank_info.world, timeout=MEETING)
     store, _, _ = next(iter(meeting))
     return store
 
@@ -60,39 +60,39 @@ def _slurm_address() -> tuple[str, str]:
 
 
 @contextmanager
-def joined(store: Any, place: Place, minutes: float) -> Iterator[None]:
+def joined(store: Any, rank_info: RankInfo, minutes: float) -> Iterator[None]:
     """Make one group of all processes; leave it at the end.
 
     Args:
         minutes: after which a process that waits for the others gives up.
     """
     if torch.cuda.is_available():
-        torch.cuda.set_device(place.local_rank)
+        torch.cuda.set_device(rank_info.local_rank)
     store = PrefixStore("idd_seg", store)
     timeout = timedelta(minutes=minutes)
-    dist.init_process_group(backend(), store=store, rank=place.rank, world_size=place.world, timeout=timeout)
+    dist.init_process_group(backend(), store=store, rank=rank_info.rank, world_size=rank_info.world, timeout=timeout)
     try:
         yield
     finally:
         dist.destroy_process_group()
 
 
-def report(store: Any, place: Place, error: Exception) -> None:
+def report(store: Any, rank_info: RankInfo, error: Exception) -> None:
     """Tell who supervises why this process fails."""
     if store.add(f"{FIRST}_count", 1) == 1:
-        store.set(FIRST, str(place.rank))
+        store.set(FIRST, str(rank_info.rank))
     if isinstance(error, Pruned):
         store.set(PRUNED, str(error))
     elif isinstance(error, UserError | OSError):
-        store.set(ERROR.format(place.rank), message_of(error))
+        store.set(ERROR.format(rank_info.rank), message_of(error))
 
 
 class Joined(ClusterEnvironment):
     """Tells Lightning that the processes are there already, and which this one is."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, rank_info: RankInfo) -> None:
         super().__init__()
-        self.place = place
+        self.rank_info = rank_info
 
     @property
     def creates_processes_externally(self) -> bool:
@@ -111,19 +111,19 @@ class Joined(ClusterEnvironment):
         return False
 
     def world_size(self) -> int:
-        return self.place.world
+        return self.rank_info.world
 
     def set_world_size(self, size: int) -> None:
         """Do nothing: the group stands."""
 
     def global_rank(self) -> int:
-        return self.place.rank
+        return self.rank_info.rank
 
     def set_global_rank(self, rank: int) -> None:
         """Do nothing: the group stands."""
 
     def local_rank(self) -> int:
-        return self.place.local_rank
+        return self.rank_info.local_rank
 
     def node_rank(self) -> int:
-        return self.place.rank // self.place.local_world
+        return self.rank_info.rank // self.rank_info.local_world

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from idd_seg.losses.idd import class_means, distance_matrix
 from idd_seg.losses.ops.grid import resize_like
-from idd_seg.losses.ops.position_probe import fit_step, frozen_reader
+from idd_seg.losses.ops.position_probe import fit_step, frozen_probe
 from idd_seg.metrics import spearman
 from idd_seg.models.segmenter import Segmenter
 from idd_seg.types import Batch
@@ -100,7 +100,7 @@ def position_readability(
     generator.
     """
     channels = network.channels["head"]
-    reader, optimizer = frozen_reader(channels, TARGETS, depth=1, padding=0, lr=lr)
+    reader, optimizer = frozen_probe(channels, TARGETS, depth=1, padding=0, lr=lr)
     done = 0
     while done < steps:
         for batch in train():

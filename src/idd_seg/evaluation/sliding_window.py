@@ -17,7 +17,7 @@ Prepare = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
-def class_bands(
+def class_chunks(
     inference: Inference, network: nn.Module, image: Tensor, size: Sequence[int], prepare: Prepare
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield (first row, class ids (N, R, W)) from top to bottom, as `upsample.predict` of `Inference.views` has them.
@@ -38,7 +38,7 @@ def class_bands(
     while first < height:
         # As far as no view needs another row of windows.
         end = min(view.advance(first) for view in views)
-        yield from upsample.class_bands([view.patches for view in views], size, (first, end))
+        yield from upsample.class_chunks([view.patches for view in views], size, (first, end))
         first = end
 
 

@@ -30,7 +30,7 @@ HALF_TOLERANCE = 2e-2  # float16 has 11 bits; through some fifty layers
 
 
 @dataclass
-class Plan:
+class ExportPlan:
     """What is to be written.
 
     Args:
@@ -74,7 +74,7 @@ class Export:
     """An export on its way: files lie in `draft` until all of them are there and right."""
 
     model: Model
-    plan: Plan
+    plan: ExportPlan
     draft: Path
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     runners: dict[str, parity.Runner] = field(default_factory=dict)
@@ -163,7 +163,7 @@ class Export:
         return report
 
 
-def onnx_versions(plan: Plan) -> dict[str, str]:
+def onnx_versions(plan: ExportPlan) -> dict[str, str]:
     """Return the versions of the packages that wrote and checked ONNX files."""
     if "onnx" not in plan.formats:
         return {}

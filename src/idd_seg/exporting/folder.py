@@ -34,7 +34,7 @@ def config_of(saved: Saved, card: DataCard) -> dict[str, Any]:
         "library": "idd-seg",
         "library_version": __version__,
         "format": FOLDER_FORMAT,
-        "name": saved.card.get("name"),
+        "name": saved.metadata.get("name"),
         "class_names": card.class_names,
         "id2label": {str(i): name for i, name in enumerate(card.class_names)},
         "student": {**saved.config("student"), **BARE},
@@ -48,7 +48,7 @@ def source_of(saved: Saved) -> dict[str, Any]:
     if isinstance(saved, SavedFolder):
         stored = _json(saved.path.parent / CONFIG).get("source")
         return dict(stored) if isinstance(stored, Mapping) else {}
-    teacher = saved.card.get("teacher")
+    teacher = saved.metadata.get("teacher")
     path = teacher.get("path") if isinstance(teacher, Mapping) else None
     run = _json(saved.path.parent.parent / "run.json")
     git = run.get("git")
@@ -56,7 +56,7 @@ def source_of(saved: Saved) -> dict[str, Any]:
     return {
         "checkpoint": saved.path.name,
         "sha256": saved.sha256,
-        "seed": saved.card.get("seed"),
+        "seed": saved.metadata.get("seed"),
         "commit": git.get("commit") if isinstance(git, Mapping) else None,
         "trained_with": dict(versions) if isinstance(versions, Mapping) else None,
         "teacher": {"file": Path(str(path)).name, "sha256": teacher.get("sha256")} if path and teacher else None,

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from idd_seg.losses.ops.adapters import LOGITS, map_of
 from idd_seg.losses.ops.cells import RESIZES
 from idd_seg.losses.ops.class_distances import DISTANCES, NORMALIZES, REDUCTIONS, both, distance_matrix, graph_distance
-from idd_seg.losses.ops.prototype_ema import ClassMemory
-from idd_seg.losses.ops.prototypes import SCOPES, check_choice, class_means, common_nodes
+from idd_seg.losses.ops.prototype_ema import PrototypeEMA
+from idd_seg.losses.ops.prototypes import SCOPES, check_choice, class_means, common_prototypes
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term, require_tap, teacher_of
 from idd_seg.types import Batch, Outputs
@@ -47,7 +47,7 @@ def inter_class_distance(
     resize: str = "nearest",
     reduction: str = "mean",
     distance: str = "euclidean",
-    memory: ClassMemory | None = None,
+    memory: PrototypeEMA | None = None,
 ) -> Tensor:
     r"""Mean squared difference between the teacher's and the student's distances between classes.
 
@@ -80,7 +80,7 @@ def inter_class_distance(
     """
     _check_options(normalize, scope, min_pixels, resize, reduction, distance)
     maps = [student, teacher.detach()]
-    (ours, theirs), classes = common_nodes(
+    (ours, theirs), classes = common_prototypes(
         maps, labels, num_classes, ignore_index=ignore_index, scope=scope, resize=resize
     )
     present = _enough(ours.pixels, min_pixels) & _enough(theirs.pixels, min_pixels)
@@ -94,7 +94,7 @@ def inter_class_distance(
 
 
 class InterClassDistance(Term):
-    """`inter_class_distance` of the feature maps named `taps`, their mean; by option with a `ClassMemory` each.
+    """`inter_class_distance` of the feature maps named `taps`, their mean; by option with a `PrototypeEMA` each.
 
     Args:
         memory: momentum of the moving averages in [0, 1); None does without.
@@ -140,7 +140,7 @@ class InterClassDistance(Term):
             for channels in (ours, theirs):
                 require_tap(channels, tap)
             if self.momentum is not None:
-                self.memories[tap] = ClassMemory(self.num_classes, ours[tap], theirs[tap], self.momentum)
+                self.memories[tap] = PrototypeEMA(self.num_classes, ours[tap], theirs[tap], self.momentum)
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
         return self._mean_over_taps(student, teacher_of(teacher, self), batch.label, self.scope, remembered=True)
@@ -151,7 +151,7 @@ class InterClassDistance(Term):
         losses = []
         for tap in self.taps:
             memory = self.memories[tap] if remembered and tap in self.memories else None
-            assert memory is None or isinstance(memory, ClassMemory)
+            assert memory is None or isinstance(memory, PrototypeEMA)
             losses.append(
                 inter_class_distance(
                     map_of(student, tap),

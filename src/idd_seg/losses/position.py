@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from idd_seg.losses.ops.adapters import Adapter
 from idd_seg.losses.ops.grid import as_float32, masked_mean, no_autocast, own_masked_mean, resize_like
 from idd_seg.losses.ops.position_maps import TARGETS, whole_image_box
-from idd_seg.losses.ops.position_probe import PositionReader, fit_step, frozen_reader, keep_reader, load_reader
+from idd_seg.losses.ops.position_probe import PositionProbe, fit_step, frozen_probe, keep_probe, load_probe
 from idd_seg.losses.ops.prototypes import check_choice
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term, require_tap, teacher_of
@@ -40,7 +40,7 @@ class Position(Term):
         taps: names of the feature maps, brought to the first one's grid and concatenated.
         targets: names of the maps that the reader predicts; see `position_maps`.
         coordinates: `image`, place in the original photograph; `crop`, place in the crop.
-        depth, padding: of the reader; see `PositionReader`.
+        depth, padding: of the reader; see `PositionProbe`.
         reader_lr: step size of the reader's Adam.
         reader_steps: optimizer steps of the reader per training step; 0 holds a loaded reader fixed.
         reader_weights: file that `keep` wrote in an earlier run with the same teacher and reader.
@@ -76,7 +76,7 @@ class Position(Term):
         self.depth, self.padding = depth, padding
         self.reader_lr, self.reader_steps, self.warmup_steps = reader_lr, reader_steps, warmup_steps
         self.reader_weights = reader_weights
-        self.reader: PositionReader
+        self.reader: PositionProbe
         self.adapters = nn.ModuleDict()
         self.optimizer: torch.optim.Optimizer
         self.steps: Tensor
@@ -93,9 +93,9 @@ class Position(Term):
             if student_channels[tap] != teacher_channels[tap]:
                 self.adapters[tap] = Adapter(student_channels[tap], teacher_channels[tap])
         channels = sum(teacher_channels[tap] for tap in self.taps)
-        self.reader, self.optimizer = frozen_reader(channels, self.targets, self.depth, self.padding, self.reader_lr)
+        self.reader, self.optimizer = frozen_probe(channels, self.targets, self.depth, self.padding, self.reader_lr)
         if self.reader_weights is not None:
-            load_reader(self.reader, self.reader_weights, self._about_reader())
+            load_probe(self.reader, self.reader_weights, self._about_reader())
 
     def train(self, mode: bool = True) -> Position:
         """Set the mode of the adapters; the reader is in evaluation mode outside its own steps."""
@@ -154,7 +154,7 @@ class Position(Term):
 
     def keep(self, folder: Path) -> None:
         """Write the reader as `position_reader.safetensors`."""
-        keep_reader(self.reader, folder / "position_reader.safetensors", self._about_reader())
+        keep_probe(self.reader, folder / "position_reader.safetensors", self._about_reader())
 
     def _about_reader(self) -> dict[str, str]:
         lists = {"taps": ",".join(self.taps), "targets": ",".join(self.targets)}

@@ -36,11 +36,11 @@ def whole_view(logits: Tensor, size: Sequence[int]) -> list[Patch]:
 
 
 def predict(views: Sequence[View], size: Sequence[int]) -> Tensor:
-    """Return the class ids (N, H, W) int64 of a picture of `size`; see `class_bands`."""
-    return torch.cat([ids.long() for _, ids in class_bands(views, size)], dim=1)
+    """Return the class ids (N, H, W) int64 of a picture of `size`; see `class_chunks`."""
+    return torch.cat([ids.long() for _, ids in class_chunks(views, size)], dim=1)
 
 
-def class_bands(
+def class_chunks(
     views: Sequence[View], size: Sequence[int], rows: tuple[int, int] | None = None
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield (first row, class ids (N, R, W)) from top to bottom; of the picture's `rows` (first, end) alone, if given.

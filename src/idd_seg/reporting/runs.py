@@ -10,7 +10,7 @@ from typing import Any
 from idd_seg.reporting import options
 from idd_seg.reporting.curves import Curve, read_curves, typical
 from idd_seg.reporting.files import UnreadableError, number, part, read_list, read_mapping, text_of
-from idd_seg.runs.lock import is_taken
+from idd_seg.runs.lock import is_locked
 
 STATES = ("running", "finished", "failed", "interrupted", "pruned", "lost")
 CLASSES = 1000
@@ -96,7 +96,7 @@ def score_of(content: object) -> Score | None:
 def _set_state(run: Run, described: dict[str, Any]) -> None:
     state = described.get("state")
     run.error = text_of(described["error"], 2000) if described.get("error") else ""
-    if state == "running" and is_taken(run.folder) is False:
+    if state == "running" and is_locked(run.folder) is False:
         run.state = "lost"  # it was killed, and could not say so
     elif state in STATES:
         run.state = str(state)

@@ -26,7 +26,7 @@ from idd_seg.data.pipeline.labels import with_table
 from idd_seg.distillation.module import Distiller
 from idd_seg.distillation.non_finite import NonFiniteGuard
 from idd_seg.distillation.teacher_cache import TeacherCache
-from idd_seg.distributed.environment import Place
+from idd_seg.distributed.environment import RankInfo
 from idd_seg.distributed.process_group import Joined
 from idd_seg.distributed.sync_batch_norm import synchronise
 from idd_seg.losses.term import Term
@@ -56,13 +56,13 @@ class Run:
         return self.folder / "checkpoints" / f"{LAST}.ckpt"
 
 
-def assemble(cfg: DictConfig, checked: Checked | None = None, place: Place | None = None) -> Run:
+def assemble(cfg: DictConfig, checked: Checked | None = None, rank_info: RankInfo | None = None) -> Run:
     """Build the parts of the run that `cfg` describes.
 
     Args:
         cfg: `teacher.checkpoint` names a file, if a term needs a teacher.
         checked: what the look at the configuration has made; None in a process for which another one has looked.
-        place: this process's, in the group that has been joined; None without a group.
+        rank_info: of this process, in the group that has been joined; None without a group.
     """
     quieten()
     if not torch.cuda.is_available():
@@ -77,11 +77,11 @@ def assemble(cfg: DictConfig, checked: Checked | None = None, place: Place | Non
     speed: Speed = _make(cfg.speed, "speed")
     speed.set_up()
     speed.prepare(module.student, teacher, _device(cfg))
-    if place is not None and cfg.trainer.get("sync_batchnorm"):
+    if rank_info is not None and cfg.trainer.get("sync_batchnorm"):
         synchronise(module.student)
         synchronise(module.terms)
     interruption, clock = GracefulStop(cfg.trainer.timeout_minutes), WallClock()
-    trainer = _trainer(cfg, place, [interruption, clock])
+    trainer = _trainer(cfg, rank_info, [interruption, clock])
     return Run(module, data, trainer, interruption, clock, Path(cfg.run_dir), cfg.name)
 
 
@@ -94,7 +94,7 @@ def _distiller(
 ) -> Distiller:
     # The student comes first after seeding: a distilled student and its twin start from the same weights.
     student = make_student(cfg, typed=False)
-    card = {
+    metadata = {
         "class_names": data.class_names,
         "config": {group: plain(cfg[group]) for group in ("student", "data", "loss")},
         "name": cfg.name,
@@ -109,7 +109,7 @@ def _distiller(
         ignore_index=data.ignore_index,
         measure_batches=cfg.measure_batches,
         seed=cfg.seed,
-        card=card,
+        metadata=metadata,
         balance=None if cfg.balance is None else _make(cfg.balance, "balance"),
         guard=NonFiniteGuard(cfg.skip_non_finite),
         teacher_cache=None if cfg.teacher_cache is None or teacher is None else cache_of(cfg, data, terms, teacher),
@@ -133,15 +133,18 @@ def cache_of(
     return cache
 
 
-def _trainer(cfg: DictConfig, place: Place | None, callbacks: Sequence[L.Callback]) -> L.Trainer:
+def _trainer(cfg: DictConfig, rank_info: RankInfo | None, callbacks: Sequence[L.Callback]) -> L.Trainer:
     """Build Lightning's trainer, with these callbacks before those of the configuration."""
     trainer: L.Trainer = _make(
-        _trainer_options(cfg, place),
+        _trainer_options(cfg, rank_info),
         "trainer",
         logger=[_make(node, f"logger.{name}") for name, node in cfg.logger.items()],
         callbacks=[*callbacks, *(_make(node, f"callbacks.{name}") for name, node in cfg.callbacks.items())],
         # Lightning would take a SLURM allocation, in which this may run alone, for a group.
-        plugins=[AtomicCheckpointIO(f"{LAST}.ckpt"), LightningEnvironment() if place is None else Joined(place)],
+        plugins=[
+            AtomicCheckpointIO(f"{LAST}.ckpt"),
+            LightningEnvironment() if rank_info is None else Joined(rank_info),
+        ],
         default_root_dir=cfg.run_dir,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -151,13 +154,13 @@ def _trainer(cfg: DictConfig, place: Place | None, callbacks: Sequence[L.Callbac
     return trainer
 
 
-def _trainer_options(cfg: DictConfig, place: Place | None) -> DictConfig:
+def _trainer_options(cfg: DictConfig, rank_info: RankInfo | None) -> DictConfig:
     """Leave what is ours out of the trainer's options; several processes train by DDP."""
     node = OmegaConf.create(without(plain(cfg.trainer), OURS))
     if isinstance(node.val_check_interval, int):
         # Lightning counts batches; ours are optimizer steps, as everything else.
         node.val_check_interval *= node.accumulate_grad_batches
-    if place is None:
+    if rank_info is None:
         node.strategy = "auto"
     elif node.strategy == "auto":
         node.strategy = "ddp"

@@ -70,7 +70,7 @@ def _train(run: Run) -> None:
 
 
 def _refuse_another_teacher(saved: Saved, module: Distiller) -> None:
-    before = saved.card.get("teacher") or {}
+    before = saved.metadata.get("teacher") or {}
     now = {} if module.teacher is None else module.teacher.source
     if before.get("sha256") != now.get("sha256"):
         raise CheckpointError(

@@ -27,7 +27,7 @@ class RankError(UserError):
     """A process of the run that ended early."""
 
 
-def supervise(cfg: DictConfig, devices: int) -> None:
+def launch(cfg: DictConfig, devices: int) -> None:
     """Train `cfg` by as many processes; rank 0 shows its output, the others write what they say to `rank<n>.log`.
 
     Raises:
@@ -81,11 +81,11 @@ def _terminable() -> Iterator[None]:
 
 
 def _start(rank: int, world: int, port: int, log: IO[bytes] | None) -> subprocess.Popen[bytes]:
-    place = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": world}
-    place = {**place, PORT: port, PARENT: os.getpid()}
+    variables = {"RANK": rank, "WORLD_SIZE": world, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": world}
+    variables = {**variables, PORT: port, PARENT: os.getpid()}
     return subprocess.Popen(
         [sys.executable, "-m", "idd_seg.runs.worker"],
-        env={**os.environ, **{name: str(value) for name, value in place.items()}},
+        env={**os.environ, **{name: str(value) for name, value in variables.items()}},
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,

@@ -19,14 +19,14 @@ from idd_seg.errors import Pruned, RunFolderError, UserError, message_of
 from idd_seg.runs.provenance import describe_run, note_state
 
 LOCK = ".lock"
-PATIENCE = 0.5  # seconds; whoever asks whether a run goes on holds the lock for a moment
+LOCK_TIMEOUT = 0.5  # seconds; whoever asks whether a run goes on holds the lock for a moment
 RESULTS = ("checkpoints", "metrics.json", "metrics.csv", "exhibits", "pictures")
 # Of no use to tell whether a run lies there, but they would be taken for the new run's.
 BESIDE = ("position_reader.safetensors", "tensorboard", "rank*.log")
 
 
 @contextmanager
-def taken(cfg: DictConfig) -> Iterator[float | None]:
+def run_lock(cfg: DictConfig) -> Iterator[float | None]:
     """Take the folder `cfg.run_dir` for a run, and note in its `run.json` how the run ends.
 
     Yields:
@@ -39,7 +39,7 @@ def taken(cfg: DictConfig) -> Iterator[float | None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=PATIENCE)
+        lock.acquire(timeout=LOCK_TIMEOUT)
     except Timeout:
         raise RunFolderError(f"'{folder}' is in use by a run that goes on; choose another hydra.run.dir") from None
     try:
@@ -66,7 +66,7 @@ def _note(folder: Path, state: str, text: str | None = None) -> None:
         warnings.warn(f"'{folder / 'run.json'}' can't be brought up to date ({error})", stacklevel=2)
 
 
-def is_taken(folder: Path) -> bool | None:
+def is_locked(folder: Path) -> bool | None:
     """Tell whether a run is writing to a folder at this moment; None where that can't be known.
 
     A run that was killed leaves `running` in its `run.json`, and its folder free.

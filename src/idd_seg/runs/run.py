@@ -10,13 +10,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from idd_seg.config.preflight import Checked, preflight
 from idd_seg.config.teacher_plan import needing
-from idd_seg.distributed.environment import Place, place_of
-from idd_seg.distributed.process_group import CONFIG, MEETING, PATIENCE, joined, meet, report
+from idd_seg.distributed.environment import RankInfo, rank_info_of
+from idd_seg.distributed.process_group import CONFIG, FOLLOW_TIMEOUT, MEETING, joined, meet, report
 from idd_seg.errors import ConfigError
 from idd_seg.runs.assemble import assemble
 from idd_seg.runs.fit import fit
-from idd_seg.runs.launcher import supervise
-from idd_seg.runs.lock import best_of, finished_already, taken
+from idd_seg.runs.launcher import launch
+from idd_seg.runs.lock import best_of, finished_already, run_lock
 from idd_seg.runs.teacher import checkpoint_of
 
 GONE = "idd_seg/gone/{}"  # process {} has seen that there is no run
@@ -31,60 +31,60 @@ def run(cfg: DictConfig) -> float:
     Raises:
         UserError: for whatever is wrong with configuration, data or files.
     """
-    place = place_of()
+    rank_info = rank_info_of()
     checked = None if finished_already(cfg) else preflight(cfg)
-    devices = _devices(cfg, place)
-    with taken(cfg) as finished:
+    devices = _devices(cfg, rank_info)
+    with run_lock(cfg) as finished:
         if finished is not None:
             print(f"run folder: {cfg.run_dir}: finished already, best mIoU {100 * finished:.2f}; nothing to do")
             return finished
         checked = checked or preflight(cfg)
-        if place is not None:
-            return _lead(cfg, checked, place)
+        if rank_info is not None:
+            return _lead(cfg, checked, rank_info)
         _find_teacher(cfg, checked)
         if devices > 1:
-            supervise(cfg, devices)
+            launch(cfg, devices)
             return best_of(Path(cfg.run_dir))
         return fit(assemble(cfg, checked))
 
 
-def dismiss(place: Place) -> None:
+def dismiss(rank_info: RankInfo) -> None:
     """Tell the other processes that rank 0, which failed before it led them, has no run for them."""
     if not _met:
-        store = meet(place)
+        store = meet(rank_info)
         store.set(CONFIG, "")
-        store.wait([GONE.format(rank) for rank in range(1, place.world)], MEETING)
+        store.wait([GONE.format(rank) for rank in range(1, rank_info.world)], MEETING)
 
 
-def follow(place: Place) -> None:
+def follow(rank_info: RankInfo) -> None:
     """Take part in a run that rank 0 leads.
 
     Raises:
         SystemExit: with exit code 1, if there is none; rank 0 says why.
     """
-    store = meet(place)
-    store.wait([CONFIG], PATIENCE)
+    store = meet(rank_info)
+    store.wait([CONFIG], FOLLOW_TIMEOUT)
     text = store.get(CONFIG).decode()
     if not text:
-        store.set(GONE.format(place.rank), "")
+        store.set(GONE.format(rank_info.rank), "")
         raise SystemExit(1)
-    take_part(OmegaConf.create(text), store, place)
+    take_part(OmegaConf.create(text), store, rank_info)
 
 
-def take_part(cfg: DictConfig, store: Any, place: Place, checked: Checked | None = None) -> float:
+def take_part(cfg: DictConfig, store: Any, rank_info: RankInfo, checked: Checked | None = None) -> float:
     """Train in a group of processes, one of which has looked at the configuration."""
-    with joined(store, place, cfg.trainer.timeout_minutes):
+    with joined(store, rank_info, cfg.trainer.timeout_minutes):
         try:
-            return fit(assemble(cfg, checked, place))
+            return fit(assemble(cfg, checked, rank_info))
         except Exception as error:
             # Before this process leaves the group, at which the others fail too.
-            report(store, place, error)
+            report(store, rank_info, error)
             raise
 
 
-def _lead(cfg: DictConfig, checked: Checked, place: Place) -> float:
+def _lead(cfg: DictConfig, checked: Checked, rank_info: RankInfo) -> float:
     """Give the configuration to the other processes, and train with them."""
-    store = meet(place)
+    store = meet(rank_info)
     _met.append(store)
     text = ""
     try:
@@ -92,7 +92,7 @@ def _lead(cfg: DictConfig, checked: Checked, place: Place) -> float:
         text = OmegaConf.to_yaml(cfg, resolve=True)
     finally:
         store.set(CONFIG, text)  # empty: they need not wait for a run that will not come
-    return take_part(cfg, store, place, checked)
+    return take_part(cfg, store, rank_info, checked)
 
 
 def _find_teacher(cfg: DictConfig, checked: Checked) -> None:
@@ -103,11 +103,11 @@ def _find_teacher(cfg: DictConfig, checked: Checked) -> None:
 
 
 def _train_teacher(cfg: DictConfig, checked: Checked) -> float:
-    with taken(cfg):
+    with run_lock(cfg):
         return fit(assemble(cfg, checked))
 
 
-def _devices(cfg: DictConfig, place: Place | None) -> int:
+def _devices(cfg: DictConfig, rank_info: RankInfo | None) -> int:
     """Return the number of processes on this machine, and write it into the configuration.
 
     Raises:
@@ -117,7 +117,7 @@ def _devices(cfg: DictConfig, place: Place | None) -> int:
     on_gpu = cfg.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     there = torch.cuda.device_count() if on_gpu else 1
     if asked in ("auto", -1, "-1"):
-        devices = there if place is None else place.local_world
+        devices = there if rank_info is None else rank_info.local_world
     elif isinstance(asked, int) and not isinstance(asked, bool) and asked >= 1:
         devices = asked
     else:
@@ -128,18 +128,18 @@ def _devices(cfg: DictConfig, place: Place | None) -> int:
     if on_gpu and devices > there:
         raise ConfigError(f"trainer.devices={devices}, but this machine shows {there} GPU(s)")
     nodes = cfg.trainer.get("num_nodes", 1)
-    if place is None and nodes > 1:
+    if rank_info is None and nodes > 1:
         raise ConfigError(
             f"trainer.num_nodes={nodes}: start one process for each device by torchrun or srun (docs/clusters.md)"
         )
-    if place is not None and devices == 1 and asked == 1:
-        devices = place.local_world
-    if place is not None and (devices != place.local_world or nodes not in (1, place.nodes)):
+    if rank_info is not None and devices == 1 and asked == 1:
+        devices = rank_info.local_world
+    if rank_info is not None and (devices != rank_info.local_world or nodes not in (1, rank_info.nodes)):
         raise ConfigError(
-            f"trainer.devices={asked} trainer.num_nodes={nodes}, but the launcher started {place.local_world} "
-            f"process(es) on each of {place.nodes} machine(s); leave both out, or make them agree"
+            f"trainer.devices={asked} trainer.num_nodes={nodes}, but the launcher started {rank_info.local_world} "
+            f"process(es) on each of {rank_info.nodes} machine(s); leave both out, or make them agree"
         )
     with open_dict(cfg):
         cfg.trainer.devices = devices
-        cfg.trainer.num_nodes = 1 if place is None else place.nodes
+        cfg.trainer.num_nodes = 1 if rank_info is None else rank_info.nodes
     return devices

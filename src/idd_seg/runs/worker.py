@@ -9,7 +9,7 @@ import threading
 import time
 from typing import Any
 
-from idd_seg.distributed.environment import PARENT, Place
+from idd_seg.distributed.environment import PARENT, RankInfo
 from idd_seg.errors import Pruned, UserError
 
 WAIT = 5.0  # seconds
@@ -33,28 +33,28 @@ def main() -> None:
     from idd_seg.runs.run import take_part
 
     world = int(os.environ["WORLD_SIZE"])
-    place = Place(int(os.environ["RANK"]), world, int(os.environ["LOCAL_RANK"]), world)
+    rank_info = RankInfo(int(os.environ["RANK"]), world, int(os.environ["LOCAL_RANK"]), world)
     store = TCPStore(ADDRESS, int(os.environ[PORT]), is_master=False, wait_for_workers=False)
     try:
-        take_part(OmegaConf.create(store.get(CONFIG).decode()), store, place)  # type: ignore[arg-type]
+        take_part(OmegaConf.create(store.get(CONFIG).decode()), store, rank_info)  # type: ignore[arg-type]
     except (UserError, OSError, Pruned):
         sys.exit(1)  # which the supervisor has been told
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
-        if _others_say_why(store, place, error):
+        if _others_say_why(store, rank_info, error):
             sys.exit(1)
         raise
 
 
-def _others_say_why(store: Any, place: Place, error: Exception) -> bool:
+def _others_say_why(store: Any, rank_info: RankInfo, error: Exception) -> bool:
     """Tell whether this process failed because its group broke, and another or the supervisor knows why."""
     from idd_seg.distributed.process_group import ENDING, ERROR, FIRST, PRUNED
 
     def told() -> bool:
-        return any(store.check([key]) for key in (PRUNED, ENDING, *map(ERROR.format, range(place.world))))
+        return any(store.check([key]) for key in (PRUNED, ENDING, *map(ERROR.format, range(rank_info.world))))
 
-    first = not store.check([FIRST]) or int(store.get(FIRST)) == place.rank
+    first = not store.check([FIRST]) or int(store.get(FIRST)) == rank_info.rank
     if first and not any(text in str(error) for text in BROKEN):
         return told()
     limit = time.monotonic() + WAIT  # for the supervisor, to see that a process has ended

@@ -10,7 +10,7 @@ from pathlib import Path
 from idd_seg.runs.provenance import write_json
 from idd_seg.studies.jobs import Job, Result, Runner
 from idd_seg.studies.picture import draw
-from idd_seg.studies.plan import Method, Plan
+from idd_seg.studies.plan import Method, StudyPlan
 from idd_seg.studies.tables import markdown
 
 
@@ -50,7 +50,7 @@ class Course:
         results: by method, by seed.
     """
 
-    plan: Plan
+    plan: StudyPlan
     folder: Path
     kept: Path
     runner: Runner

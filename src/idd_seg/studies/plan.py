@@ -46,7 +46,7 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Plan:
+class StudyPlan:
     """A study.
 
     Attributes:
@@ -73,7 +73,7 @@ class Plan:
     rivals: Sequence[str] = ()
 
 
-def read_plan(node: Mapping[str, Any], only: Sequence[str] | None = None) -> Plan:
+def read_plan(node: Mapping[str, Any], only: Sequence[str] | None = None) -> StudyPlan:
     """Read a plan as the configuration has it.
 
     Args:
@@ -99,7 +99,7 @@ def read_plan(node: Mapping[str, Any], only: Sequence[str] | None = None) -> Pla
     extend, ours = node.get("extend", 0), _ours(node)
     if not isinstance(extend, int) or isinstance(extend, bool) or extend < 0:
         raise ConfigError(f"study.extend must be a whole number >= 0, got '{extend}'")
-    return Plan(
+    return StudyPlan(
         str(node["name"]),
         twin=str(node["twin"]),
         methods=methods,

@@ -42,8 +42,8 @@ class Gallery:
     ) -> None:
         self.runs, self.kept, self.probe_steps = runs, kept, probe_steps
         self.device = pick_device(device)
-        cards = (_last(folder).card for folder in reversed(self._folders()))
-        teacher = next((path for card in cards if (path := card.get("teacher", {}).get("path"))), None)
+        all_metadata = (_last(folder).metadata for folder in reversed(self._folders()))
+        teacher = next((path for metadata in all_metadata if (path := metadata.get("teacher", {}).get("path"))), None)
         self.saved_teacher = read_checkpoint(teacher) if teacher else None
         self.data: SegmentationDataModule = restore.data_from(_last(self._folders()[0]), None, num_workers=0)
         self._teacher: Portrait | None = None

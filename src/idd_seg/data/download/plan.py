@@ -78,7 +78,7 @@ class Archive:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DownloadPlan:
     """How a data set is obtained.
 
     Attributes:
@@ -94,7 +94,7 @@ class Plan:
     instructions: str = ""
 
 
-def obtain(plan: Plan, root: Path, archives: Path, *, say: Say = print, bar: Bar = byte_bar) -> None:
+def obtain(plan: DownloadPlan, root: Path, archives: Path, *, say: Say = print, bar: Bar = byte_bar) -> None:
     """Put a data set's files into its folder; what is there already is not asked for again.
 
     Archives are looked for in `archives` and in `root`, so that one may be downloaded by hand.
@@ -129,7 +129,7 @@ def obtain(plan: Plan, root: Path, archives: Path, *, say: Say = print, bar: Bar
         raise DataError(f"'{root}' can't be filled ({error})") from error
 
 
-def _require_sources(plan: Plan, missing: Sequence[Archive], folders: Sequence[Path]) -> None:
+def _require_sources(plan: DownloadPlan, missing: Sequence[Archive], folders: Sequence[Path]) -> None:
     absent = [archive.file for archive in missing if not archive.urls and archive.find(folders) is None]
     if absent:
         how = plan.instructions.replace("{folder}", f"'{folders[0]}'")

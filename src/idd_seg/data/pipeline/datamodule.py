@@ -20,12 +20,12 @@ from idd_seg.data.pipeline.cache import CachedSource
 from idd_seg.data.pipeline.dataset import EpochSampler, Sample, SegmentationDataset, TrainingSampler, collate
 from idd_seg.data.pipeline.jitter import recoloured
 from idd_seg.data.pipeline.options import DataOptions
-from idd_seg.data.pipeline.prefetch import Feed
+from idd_seg.data.pipeline.prefetch import Prefetcher
 from idd_seg.data.pipeline.shared_memory import shared_folder
 from idd_seg.data.pipeline.source import Part, Source
 from idd_seg.data.pipeline.submission import ServerFormat
 from idd_seg.data.pipeline.worker_errors import scarce
-from idd_seg.data.pipeline.worker_timeout import PARTS, NamingLoader, be_patient
+from idd_seg.data.pipeline.worker_timeout import PARTS, NamingLoader, limit_worker_time
 from idd_seg.errors import ConfigError, DataError
 from idd_seg.ops.private_api import batches_done
 from idd_seg.types import Batch
@@ -60,7 +60,7 @@ class SegmentationDataModule(L.LightningDataModule):
         self.num_workers, self.timeout_s = chosen.num_workers, chosen.timeout_s
         self.cache, self.cache_dir, self.counts = chosen.cache, chosen.cache_dir, dict(chosen.counts or {})
         self.datasets: dict[str, SegmentationDataset] = {}
-        self.feed: Feed | None = None  # of the training in progress
+        self.feed: Prefetcher | None = None  # of the training in progress
 
     @property
     def judged(self) -> str:
@@ -163,13 +163,13 @@ class SegmentationDataModule(L.LightningDataModule):
         if problem := scarce(int(2 * self.num_workers * batch_size * pixels), self.num_workers):
             warnings.warn(problem, stacklevel=3)
 
-    def train_dataloader(self) -> DataLoader[Sample] | Feed:
+    def train_dataloader(self) -> DataLoader[Sample] | Prefetcher:
         """Load the batches of the whole training, from where it stands; outside of a trainer, of one epoch."""
         if self.trainer is None:
             return self.loader("train", shuffle=True)
         done = batches_done(self.trainer)
         end = self.trainer.max_steps * self.trainer.accumulate_grad_batches
-        self.feed = Feed(self.loader("train", shuffle=True, part=(done, end)), self.trainer.strategy.root_device)
+        self.feed = Prefetcher(self.loader("train", shuffle=True, part=(done, end)), self.trainer.strategy.root_device)
         return self.feed
 
     def val_dataloader(self) -> DataLoader[Sample]:
@@ -205,7 +205,7 @@ class SegmentationDataModule(L.LightningDataModule):
 
 
 def _begin_worker(timeout_s: float | None, worker: int) -> None:
-    be_patient(timeout_s)
+    limit_worker_time(timeout_s)
     # One thread each: several workers with a thread pool of their own slow each other down.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

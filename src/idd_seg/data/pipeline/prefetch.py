@@ -12,7 +12,7 @@ from idd_seg.data.pipeline.dataset import Sample
 from idd_seg.types import Batch
 
 
-class Feed:
+class Prefetcher:
     """Goes through a loader; a GPU copies each batch while it still computes the step before.
 
     Args:

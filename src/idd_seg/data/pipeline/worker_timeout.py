@@ -25,7 +25,7 @@ PARTS = 10
 ADVICE = "Is the disk there? data.timeout_s=SECONDS waits longer, data.timeout_s=null for ever"
 
 
-class Patient(Around):
+class TimeLimited(Around):
     """A source in a loader process, whose items are waited for so many seconds.
 
     A read that not even a signal ends is left to the training process, which waits a little longer.
@@ -54,11 +54,11 @@ class Patient(Around):
             raise DataError(f"{self.name(self.index)}: reading it takes more than {self.seconds:g} s. {ADVICE}")
 
 
-def be_patient(seconds: float | None) -> None:
+def limit_worker_time(seconds: float | None) -> None:
     """Let this loader process wait so many seconds for an item."""
     info = get_worker_info()
     if seconds is not None and info is not None and isinstance(info.dataset, SegmentationDataset):
-        info.dataset.source = Patient(info.dataset.source, seconds)
+        info.dataset.source = TimeLimited(info.dataset.source, seconds)
 
 
 @functools.cache

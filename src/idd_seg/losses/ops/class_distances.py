@@ -1,4 +1,4 @@
-"""Distances between class nodes, and the comparison of two class graphs edge by edge."""
+"""Distances between class prototypes, and the comparison of two class graphs edge by edge."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ ZERO = 1e-13
 
 
 def distance_matrix(means: Tensor, distance: str = "euclidean") -> Tensor:
-    """Distances (G, k, k) between the k nodes (G, k, C) of each graph.
+    """Distances (G, k, k) between the k prototypes (G, k, C) of each graph.
 
     Args:
-        distance: `euclidean`; `squared`, its square; `cosine`, 1 - the cosine, 1 to a node of zeros.
+        distance: `euclidean`; `squared`, its square; `cosine`, 1 - the cosine, 1 to a prototype of zeros.
 
     Returns:
-        In the nodes' type; exactly 0, with gradient 0, between nodes that are equal, and on the diagonal.
+        In the prototypes' type; exactly 0, with gradient 0, between prototypes that are equal, and on the diagonal.
     """
     # By products, in float64: near classes are the point, and in float32 cancellation would spoil just those.
     wide = means if means.device.type == "mps" else means.double()
@@ -35,10 +35,10 @@ def distance_matrix(means: Tensor, distance: str = "euclidean") -> Tensor:
     wider = torch.add(both, products, alpha=-2)
     # Not `wider > ...`: what is not a number must stay so, for the loss to be refused.
     apart = ~(wider.detach() <= ZERO * both.detach())
-    # The difference is taken; what follows needs the nodes' precision alone.
+    # The difference is taken; what follows needs the prototypes' precision alone.
     squared = wider.to(means.dtype)
     if distance == "cosine":
-        # For unit vectors half the squared difference is 1 - cos; a node of zeros is at right angles to all.
+        # For unit vectors half the squared difference is 1 - cos; a prototype of zeros is at right angles to all.
         squared = torch.where((lengths[:, :, None] == 0) | (lengths[:, None, :] == 0), 1, squared / 2)
     kept = torch.where(apart, squared, 1)
     return torch.where(apart, kept.sqrt() if distance == "euclidean" else kept, 0)
@@ -67,7 +67,7 @@ def graph_distance(
     """Compare two sets of class graphs edge by edge.
 
     Args:
-        student, teacher: nodes (G, k, Cs) and (G, k, Ct).
+        student, teacher: prototypes (G, k, Cs) and (G, k, Ct).
         pairs: (G, k, k) bool, True where an edge takes part; only the part above the diagonal is read.
 
     Returns:

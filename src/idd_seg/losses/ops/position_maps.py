@@ -14,7 +14,7 @@ TARGETS = ("horizontal", "vertical", "gaussian", "horizontal_stripes", "vertical
 
 
 def coordinates(box: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Place of each cell of a grid in the original photograph.
+    """RankInfo of each cell of a grid in the original photograph.
 
     Args:
         box: (N, 4) left, top, right, bottom as fractions of the photograph; see `Batch.box`.

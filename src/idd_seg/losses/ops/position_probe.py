@@ -17,7 +17,7 @@ from idd_seg.losses.ops.position_maps import position_maps
 from idd_seg.ops.precision import Widening
 
 
-class PositionReader(Widening):
+class PositionProbe(Widening):
     """Convolutions, BatchNorm and a sigmoid, as PosENet (Islam, Jia and Bruce, ICLR 2020).
 
     Args:
@@ -72,7 +72,7 @@ class PositionReader(Widening):
 
 
 def fit_step(
-    reader: PositionReader, optimizer: torch.optim.Optimizer, features: Tensor, maps: Tensor, valid: Tensor
+    reader: PositionProbe, optimizer: torch.optim.Optimizer, features: Tensor, maps: Tensor, valid: Tensor
 ) -> Tensor:
     """One optimizer step of the reader on fixed features; return its mean squared error before the step.
 
@@ -86,21 +86,21 @@ def fit_step(
     return own_step(reader, optimizer, lambda: masked_mean((reader(features.detach()) - maps).square(), valid))
 
 
-def frozen_reader(
+def frozen_probe(
     channels: int, targets: Sequence[str], depth: int, padding: int, lr: float
-) -> tuple[PositionReader, torch.optim.Optimizer]:
+) -> tuple[PositionProbe, torch.optim.Optimizer]:
     """Build a reader whose parameters only `fit_step` moves, with its Adam optimizer."""
-    reader = PositionReader(channels, targets, depth, padding).requires_grad_(False).eval()
+    reader = PositionProbe(channels, targets, depth, padding).requires_grad_(False).eval()
     return reader, torch.optim.Adam(reader.parameters(), lr=lr)
 
 
-def keep_reader(reader: PositionReader, path: Path, about: Mapping[str, str]) -> None:
+def keep_probe(reader: PositionProbe, path: Path, about: Mapping[str, str]) -> None:
     """Write a reader's weights as safetensors, and beside them what it has learnt to read, and from what."""
     save_file(reader.state_dict(), path, dict(about))
 
 
-def load_reader(reader: PositionReader, path: str, about: Mapping[str, str] | None = None) -> None:
-    """Load a reader's weights from a file of `keep_reader`.
+def load_probe(reader: PositionProbe, path: str, about: Mapping[str, str] | None = None) -> None:
+    """Load a reader's weights from a file of `keep_probe`.
 
     Raises:
         ValueError: if the file can't be read, or is of another reader: of other shapes, or by what it says of itself.

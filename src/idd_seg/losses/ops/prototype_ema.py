@@ -1,4 +1,4 @@
-"""Moving averages of class nodes, for classes that seldom meet in one batch."""
+"""Moving averages of class prototypes, for classes that seldom meet in one batch."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from idd_seg.losses.ops.class_distances import both
 from idd_seg.ops.precision import Widening
 
 
-class ClassMemory(Widening):
-    """Exponential moving averages of the teacher's and the student's nodes across steps.
+class PrototypeEMA(Widening):
+    """Exponential moving averages of the teacher's and the student's prototypes across steps.
 
     Classes that seldom meet in one batch then still have edges: a class that is absent now stands in with its
     average, without gradient. A pair takes part when at least one of its classes is present.
@@ -30,15 +30,15 @@ class ClassMemory(Widening):
     def complete(
         self, student: Tensor, teacher: Tensor, present: Tensor, classes: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Fill absent nodes from memory.
+        """Fill absent prototypes from memory.
 
         Args:
-            student, teacher: nodes (G, c, Cs) and (G, c, Ct).
+            student, teacher: prototypes (G, c, Cs) and (G, c, Ct).
             present: (G, c) bool.
             classes: (c,) their ids.
 
         Returns:
-            Both sides' nodes of the k classes that are present or remembered, and the pairs (G, k, k) that take part.
+            Both sides' prototypes of the k classes that are present or remembered, and the pairs (G, k, k) that count.
         """
         present, student, teacher = (self._spread(x, classes) for x in (present, student, teacher))
         # Classes that were never seen would only cost: an edge list grows with the square of the classes.
@@ -63,8 +63,8 @@ class ClassMemory(Widening):
         count = sum_over_ranks(present.sum(0))
         now = count > 0
         weights = present.to(self.student.dtype)[..., None]
-        for memory, nodes in ((self.student, student), (self.teacher, teacher)):
-            mean = sum_over_ranks((nodes.to(memory.dtype) * weights).sum(0)) / count.clamp(min=1)[:, None]
+        for memory, prototypes in ((self.student, student), (self.teacher, teacher)):
+            mean = sum_over_ranks((prototypes.to(memory.dtype) * weights).sum(0)) / count.clamp(min=1)[:, None]
             kept = torch.where(self.seen[:, None], memory.lerp(mean, 1 - self.momentum), mean)
             memory.copy_(torch.where(now[:, None], kept, memory))
         self.seen |= now

@@ -1,4 +1,4 @@
-"""Class means ("nodes") of a feature map: the vertices of the class graph."""
+"""Class means ("prototypes") of a feature map: the vertices of the class graph."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from idd_seg.losses.ops.grid import as_float32, nearest_labels
 SCOPES = ("image", "batch", "world")
 
 
-class Nodes(NamedTuple):
+class Prototypes(NamedTuple):
     """Class means over G graphs: one an image with scope `image`, else a single one.
 
     Attributes:
@@ -33,19 +33,19 @@ def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got '{value}'")
 
 
-def graph_nodes(features: Tensor, cells: Cells, scope: str) -> Nodes:
+def graph_prototypes(features: Tensor, cells: Cells, scope: str) -> Prototypes:
     """Class means of features (N, C, h, w), float32 at least, by the columns of their cells."""
     sums, pixels = class_sums(features, cells), cells.pixels(features.dtype)
     if scope != "image":
         sums, pixels = sums.sum(0, keepdim=True), pixels.sum(0, keepdim=True)
     if scope == "world":
         sums, pixels = differentiable_sum_over_ranks(sums), sum_over_ranks(pixels)
-    return Nodes(sums / torch.where(pixels > 0, pixels, torch.ones_like(pixels))[..., None], pixels)
+    return Prototypes(sums / torch.where(pixels > 0, pixels, torch.ones_like(pixels))[..., None], pixels)
 
 
-def common_nodes(
+def common_prototypes(
     maps: list[Tensor], labels: Tensor, num_classes: int, *, ignore_index: int, scope: str, resize: str
-) -> tuple[list[Nodes], Tensor]:
+) -> tuple[list[Prototypes], Tensor]:
     """Class means of several feature maps with the same columns, and the ids (k,) of these.
 
     Args:
@@ -58,8 +58,8 @@ def common_nodes(
     columns = columns_for(sampled, num_classes, ignore_index, world=scope == "world")
     dtype = as_float32(maps[0]).dtype
     cells = {size: cells_of(labels, size, columns, ignore_index, resize, dtype) for size in sizes}
-    nodes = [graph_nodes(as_float32(x), cells[x.shape[-2], x.shape[-1]], scope) for x in maps]
-    return nodes, columns.classes
+    prototypes = [graph_prototypes(as_float32(x), cells[x.shape[-2], x.shape[-1]], scope) for x in maps]
+    return prototypes, columns.classes
 
 
 def class_means(
@@ -88,12 +88,12 @@ def class_means(
     Raises:
         ValueError: for an unknown scope or resize.
     """
-    (nodes,), classes = common_nodes(
+    (prototypes,), classes = common_prototypes(
         [features], labels, num_classes, ignore_index=ignore_index, scope=scope, resize=resize
     )
     if len(classes) == num_classes:
-        return nodes.means, nodes.pixels
-    graphs, _, width = nodes.means.shape
-    means = nodes.means.new_zeros(graphs, num_classes, width).index_copy(1, classes, nodes.means)
-    pixels = nodes.pixels.new_zeros(graphs, num_classes).index_copy(1, classes, nodes.pixels)
+        return prototypes.means, prototypes.pixels
+    graphs, _, width = prototypes.means.shape
+    means = prototypes.means.new_zeros(graphs, num_classes, width).index_copy(1, classes, prototypes.means)
+    pixels = prototypes.pixels.new_zeros(graphs, num_classes).index_copy(1, classes, prototypes.pixels)
     return means, pixels

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from idd_seg.errors import CheckpointError, ConfigError
 from idd_seg.models.foreign.input import InputFormat
 from idd_seg.models.foreign.state import load, weights_in
-from idd_seg.models.pretrained.weights import check_weight_path, file_hash, read_card, read_foreign_weights
+from idd_seg.models.pretrained.weights import check_weight_path, file_hash, read_foreign_weights, read_metadata
 from idd_seg.types import Outputs
 
 PROBE = 64  # pixels a side of the picture that a network is asked for its widths with
@@ -98,7 +98,7 @@ class ForeignNetwork(nn.Module):
             CheckpointError: for a file that is missing, a URL, damaged, hostile, or of another network.
         """
         path = check_weight_path(checkpoint)
-        weights, card = weights_in(read_foreign_weights(path), path), read_card(path)
+        weights, metadata = weights_in(read_foreign_weights(path), path), read_metadata(path)
         rows = [len(weights[key]) for key in cls.classifiers if key in weights]
         if not rows:
             raise CheckpointError(
@@ -109,6 +109,6 @@ class ForeignNetwork(nn.Module):
         found = load(network.inner, weights, path, cls.auxiliary)
         said = [f"'{path}': {found.used} tensors loaded, {network.num_classes} classes"]
         said += [f"left out {n} tensors of {part}, which training alone uses" for part, n in found.left_out.items()]
-        names = card.get("class_names")
+        names = metadata.get("class_names")
         source = {"path": str(path.resolve()), "sha256": file_hash(path), "network": cls.__name__}
         return Opened(network, source, [str(n) for n in names] if isinstance(names, list) else None, said)

@@ -13,9 +13,9 @@ from torch import nn
 from idd_seg.errors import CheckpointError, ConfigError
 from idd_seg.models.foreign.class_map import Mapped
 from idd_seg.models.foreign.network import ForeignNetwork, Opened
-from idd_seg.models.pretrained.weights import check_weight_path, read_card
+from idd_seg.models.pretrained.weights import check_weight_path, read_metadata
 
-MODEL = "model"  # where the card of an imported file describes the network
+MODEL = "model"  # where the metadata of an imported file describes the network
 KEPT = "idd_seg.import_checkpoint"
 
 
@@ -74,7 +74,7 @@ def kind_of(model: Mapping[str, Any]) -> type[ForeignNetwork]:
 
 def _described(checkpoint: str, check: Callable[[Any, Path], None]) -> Mapping[str, Any]:
     path = check_weight_path(checkpoint)
-    model = read_card(path).get(MODEL)
+    model = read_metadata(path).get(MODEL)
     if not isinstance(model, Mapping):
         raise CheckpointError(
             f"'{path}' does not say what network it is of; teacher=imported takes files that {KEPT} has made"

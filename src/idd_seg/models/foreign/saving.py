@@ -58,7 +58,7 @@ def write(out: Path, opened: Opened, model: Mapping[str, Any], class_names: Sequ
     """
     from safetensors.torch import save_file
 
-    card = {
+    metadata = {
         "format": FORMAT,
         "model": {**model, "num_classes": opened.network.num_classes},
         "class_names": None if class_names is None else list(class_names),
@@ -68,7 +68,7 @@ def write(out: Path, opened: Opened, model: Mapping[str, Any], class_names: Sequ
     weights = {name: value.contiguous() for name, value in opened.network.inner.state_dict().items()}
     draft = out.with_name(f".{out.name}.tmp")
     try:
-        save_file(weights, draft, {CARD: json.dumps(card, sort_keys=True)})
+        save_file(weights, draft, {CARD: json.dumps(metadata, sort_keys=True)})
         draft.replace(out)
     finally:
         draft.unlink(missing_ok=True)

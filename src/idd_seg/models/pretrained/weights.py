@@ -134,7 +134,7 @@ def _forgetting() -> Iterator[None]:
         add_safe_globals(before)
 
 
-def read_card(path: Path) -> Mapping[str, Any]:
+def read_metadata(path: Path) -> Mapping[str, Any]:
     """Return what this program wrote into the metadata of a safetensors file; empty for any other file.
 
     Raises:
@@ -147,10 +147,10 @@ def read_card(path: Path) -> Mapping[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(CARD)
-        card = {} if text is None else json.loads(text)
+        metadata = {} if text is None else json.loads(text)
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"'{path}' is no readable weight file: {first_line(error)}") from error
-    return card if isinstance(card, Mapping) else {}
+    return metadata if isinstance(metadata, Mapping) else {}
 
 
 def file_hash(path: Path) -> str:
