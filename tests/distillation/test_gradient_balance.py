@@ -16,7 +16,7 @@ from idd_seg.errors import ConfigError
 from idd_seg.losses.ce import CrossEntropy
 from idd_seg.losses.kd import PixelWise
 from idd_seg.losses.schedule import WeightSchedule
-from tests.test_config import compose
+from tests.config.test_composition import compose
 from tests.test_weights_over_time import distiller, fit
 
 
@@ -126,8 +126,8 @@ def test_the_averages_are_saved() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"every": 0}, "balance.every must be a whole number of steps >= 1, got 0"),
-        ({"every": 2.5}, "got 2.5"),
+        ({"every": 0}, "balance.every must be a whole number >= 1, got '0'"),
+        ({"every": 2.5}, "got '2.5'"),
         ({"momentum": 1.0}, "balance.momentum must be in"),
         ({"low": 0.0}, "0 < low <= high, got 0.0"),
         ({"low": 2.0, "high": 1.0}, "got 2.0 and 1.0"),
