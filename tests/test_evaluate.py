@@ -21,7 +21,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from idd_seg import evaluate as command
-from idd_seg.checkpoints.reader import FORMAT, KEY
+from idd_seg.checkpoints.reader import FORMAT, KEY, Saved, read_checkpoint
+from idd_seg.config import restore
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.data.pipeline.submission import ServerFormat
 from idd_seg.errors import ConfigError, DataError
@@ -326,9 +327,9 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tup
             folder = tmp_path_factory.mktemp(name)
             root = layouts.LAYOUTS[name](folder)
             cfg = layouts.compose(*TINY[1:], f"data={name}", f'data.root="{root}"', "data.augment.crop=[9,12]")
-            data = layouts.build.make_data(cfg)
+            data = layouts.instantiate.make_data(cfg)
             torch.manual_seed(1)
-            student = layouts.build.make_student(cfg)
+            student = layouts.instantiate.make_student(cfg)
             groups = {g: OmegaConf.to_container(cfg[g], resolve=True) for g in ("student", "data", "loss")}
             card = {"format": FORMAT, "class_names": data.class_names, "config": groups, "name": name, "seed": 0}
             state = {f"student.{key}": value for key, value in student.state_dict().items()}
@@ -369,8 +370,8 @@ def test_the_command_writes_scores_with_split_and_inference(
     assert (metrics["data"], metrics["split"]) == ("camvid", split)
     for key, value in inference.as_dict().items():
         assert metrics[key] == (list(value) if isinstance(value, tuple) else value), key
-    saved = layouts.build.read_checkpoint(checkpoint)
-    data, network = layouts.build.data_from(saved, None), layouts.build.student_from(saved)
+    saved = read_checkpoint(checkpoint)
+    data, network = restore.data_from(saved, None), restore.student_from(saved)
     expected = evaluate(network, data, split, CPU, inference=inference)
     assert metrics["miou"] == pytest.approx(expected.miou, abs=1e-12)
     assert metrics["pixel_accuracy"] == pytest.approx(expected.accuracy, abs=1e-12)
@@ -399,7 +400,7 @@ def test_the_training_split_is_judged_at_full_size_too(tmp_path: Path) -> None:
     root = layouts.camvid(tmp_path)
     cfg = layouts.compose(*TINY, f'data.root="{root}"', "data.image_scale=0.5")
     card = {"config": {"data": OmegaConf.to_container(cfg.data, resolve=True)}}
-    data = layouts.build.data_from(layouts.build.Saved(tmp_path, {}, card, ""), None)
+    data = restore.data_from(Saved(tmp_path, {}, card, ""), None)
     for split in ("val", "train"):
         assert data.dataset(split)[0, 0].image.shape == (3, 6, 8)
         assert data.dataset(split)[0, 0].label.shape == (13, 17)

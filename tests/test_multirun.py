@@ -17,7 +17,7 @@ from idd_seg import train
 from idd_seg.config.groups import config_dir
 from tests.helpers import TINY
 from tests.processes import Family, family, needs_proc
-from tests.test_run_folder import HOLD
+from tests.runs.test_run_folder import HOLD
 from tests.trouble import trouble
 
 pytestmark = needs_proc

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from idd_seg.callbacks.wall_clock import Clock
-from tests.callbacks.test_interruption import Linear
+from tests.callbacks.test_graceful_stop import Linear
 
 
 def trainer(folder: Path, clock: Clock, steps: int) -> L.Trainer:

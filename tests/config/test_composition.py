@@ -113,7 +113,7 @@ def test_a_data_set_owns_its_classes() -> None:
 
 
 def test_conf_is_found_in_the_checkout() -> None:
-    assert Path(__file__).parents[1] / "conf" == CONF
+    assert Path(__file__).parents[2] / "conf" == CONF
 
 
 @pytest.mark.parametrize(

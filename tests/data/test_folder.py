@@ -76,7 +76,7 @@ def test_the_yaml_reads_a_folder_as_it_is(tmp_path: Path, masks: str, nested: bo
 
 def test_a_root_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises((ConfigError, OmegaConfBaseException)) as caught:
-        layouts.build.make_data(layouts.compose("data=folder"))
+        layouts.instantiate.make_data(layouts.compose("data=folder"))
     assert "data.root" in explain(caught.value, "train", [])
 
 

@@ -82,7 +82,7 @@ def test_what_does_not_come_is_named(way: Any, message: str) -> None:
 
 STOPPED = """
 import os, signal, time
-from tests.data.test_patience import data
+from tests.data.test_worker_timeout import data
 
 def be_stopped():
     group = os.getpgrp()

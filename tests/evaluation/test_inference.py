@@ -26,7 +26,7 @@ from idd_seg.ops.upsample import mean_logits, predict
 from idd_seg.types import Outputs
 from tests.data.sources import Coordinates, OneSource
 from tests.data.sources import settings as data_settings
-from tests.test_bands import assert_highest, slow_scores
+from tests.ops.test_upsample import assert_highest, slow_scores
 
 K = 5
 

@@ -16,7 +16,7 @@ from idd_seg.models.heads.psp import PSPHead
 from idd_seg.models.segmenter import Segmenter
 from idd_seg.models.speed import Speed
 from idd_seg.models.teacher import FrozenTeacher
-from tests.models.test_fold import moved, norms
+from tests.models.test_fold_batch_norm import moved, norms
 
 CPU = torch.device("cpu")
 
