@@ -431,7 +431,7 @@ MISTAKES = [
     ("camvid", ["split=valid"], "data=camvid has no split 'valid'; it has train, val, test, predict"),
     ("camvid", ["submit=true"], "data=camvid has no server that takes predictions"),
     ("camvid", ["root=nowhere"], "there is no folder 'nowhere'"),
-    ("camvid", ["eval.mode=slides"], "eval.mode must be one of whole, slide, got 'slides'"),
+    ("camvid", ["eval.mode=slides"], "eval.mode must be whole or slide, got 'slides'"),
     ("camvid", ["eval.mode=slide", "eval.stride=[99,4]"], "eval.stride=[99, 4] leaves gaps"),
     ("camvid", ["eval.scales=[0]"], "eval.scales must be a list of factors above 0"),
     ("camvid", ["eval.scale=[1]"], "no option 'eval.scale'; did you mean 'eval.scales'?"),

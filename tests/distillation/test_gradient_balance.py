@@ -126,8 +126,8 @@ def test_the_averages_are_saved() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"every": 0}, "balance.every must be a whole number of steps >= 1, got 0"),
-        ({"every": 2.5}, "got 2.5"),
+        ({"every": 0}, "balance.every must be a whole number >= 1, got '0'"),
+        ({"every": 2.5}, "got '2.5'"),
         ({"momentum": 1.0}, "balance.momentum must be in"),
         ({"low": 0.0}, "0 < low <= high, got 0.0"),
         ({"low": 2.0, "high": 1.0}, "got 2.0 and 1.0"),

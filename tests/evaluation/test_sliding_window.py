@@ -75,13 +75,13 @@ def test_pictures_of_any_shape(shape: tuple[int, int]) -> None:
 
 def test_only_the_rows_of_windows_that_are_needed_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
     inference, held = Inference("slide", (32, 32)), []
-    inside = sliding_window.bands.class_chunks
+    inside = sliding_window.upsample.class_chunks
 
     def watched(views: Any, size: Any, rows: Any) -> Any:
         held.append(sum(patch.logits.numel() for view in views for patch in view))
         return inside(views, size, rows)
 
-    monkeypatch.setattr(sliding_window.bands, "class_chunks", watched)
+    monkeypatch.setattr(sliding_window.upsample, "class_chunks", watched)
     by_strips(inference, Network(), blocks(1600, 64), (1600, 64))
     row = 3 * 5 * 8 * 8  # windows, classes, cells
     assert row < max(held) <= 3 * row

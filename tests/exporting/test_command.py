@@ -155,7 +155,7 @@ MISTAKES = [
     (["threads=0"], "threads must be a whole number"),
     (["formats=[safetensors]", "measure.speed=true", "measure.size=512"], "measure.size must be [height,width]"),
     (["formats=[safetensors]", "measure.speed=true", "measure.repeats=0"], "measure.repeats must be a whole number"),
-    (["int8=true", "calibration.images=0"], "calibration.images must be a whole number of at least 1"),
+    (["int8=true", "calibration.images=0"], "calibration.images must be a whole number >= 1"),
     (["int8=true", "calibration.root=elsewhere"], "is generated and has no folder; leave root out"),
     (["chekpoint=3"], "did you mean 'checkpoint'?"),
 ]

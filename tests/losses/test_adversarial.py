@@ -187,7 +187,7 @@ def test_the_image_counts() -> None:
 
 @pytest.mark.parametrize(("classes", "width"), [(0, 4), (4, 0)])
 def test_bad_sizes_are_refused(classes: int, width: int) -> None:
-    with pytest.raises(ValueError, match=r"must be >= 1, got 0"):
+    with pytest.raises(ValueError, match=r"must be a whole number >= 1, got '0'"):
         Discriminator(classes, width)
 
 

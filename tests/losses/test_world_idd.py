@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from idd_seg.losses.idd import InterClassDistance
-from idd_seg.losses.ops.class_distances import DISTANCES
+from idd_seg.losses.ops.class_distances import Distance
 from idd_seg.types import Batch, Outputs
 from tests.losses.scenes import random_features, random_labels
 
@@ -32,7 +32,9 @@ CASES: dict[str, Result] = {
         "resize": resize,
         "memory": memory,
     }
-    for distance, normalize, resize, memory in product(DISTANCES, ("mean", "none"), ("nearest", "area"), (None, 0.7))
+    for distance, normalize, resize, memory in product(
+        get_args(Distance), ("mean", "none"), ("nearest", "area"), (None, 0.7)
+    )
 }
 CASES["many classes"] = {"num_classes": MANY, "normalize": "none"}
 CASES["many classes with memory"] = {"num_classes": MANY, "normalize": "none", "memory": 0.7}

@@ -153,7 +153,7 @@ MISTAKES = [
     (["input=photos", "max_pixels=1e12"], "max_pixels must be a whole number"),
     (["input=photos", "whole_limit=null"], "whole_limit must be a whole number"),
     (["input=photos", "keep_ending=1"], "keep_ending must be true or false"),
-    (["input=photos", "eval.mode=slides"], "eval.mode must be one of whole, slide"),
+    (["input=photos", "eval.mode=slides"], "eval.mode must be whole or slide"),
     (["input=photos", "device=cuda:99"], "device=cuda:99 can't be used here"),
     (["input=photos", "bach_size=3"], "did you mean 'batch_size'?"),
     ([], "the option 'input' has no value"),

@@ -1,4 +1,4 @@
-"""A short training of the parts of a step, timed."""
+"""A Distiller of a configuration, and a short training of it by Lightning: for the suites `step` and `generated`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def module_of(cfg: DictConfig, speed_options: dict[str, Any], device: torch.devi
 
 
 def fit(module: Watched, data: L.LightningDataModule, precision: str, device: torch.device, beside: L.Callback) -> None:
-    """Train until `beside` ends it."""
+    """Train by Lightning, with the callbacks that cost something in a real run, until `beside` ends it."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning.*")
         L.Trainer(

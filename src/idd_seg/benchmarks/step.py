@@ -12,6 +12,7 @@ from idd_seg.benchmarks.bare import Bare, Pictures, networks_of
 from idd_seg.benchmarks.beside import Beside, Blocks, Stop
 from idd_seg.benchmarks.bounds import count_step, measure_bandwidth, measure_matrix_rate
 from idd_seg.benchmarks.fitting import fit, module_of
+from idd_seg.benchmarks.generated import generator_row
 from idd_seg.benchmarks.rows import Row
 from idd_seg.benchmarks.step_picture import draw
 from idd_seg.benchmarks.step_rows import FAST, LARGE_FAST, PLAIN, Measured, Way, plain_of, rows_of
@@ -32,8 +33,6 @@ def run(cfg: DictConfig, device: torch.device) -> list[Row]:
     folder = Path(cfg.run_dir)
     write_json(folder / "step.json", {"device": str(device), "sizes": [plain_of(found) for found in content]})
     draw(content, folder / "step.png")
-    from idd_seg.benchmarks.generated import generator_row  # which trains as is done here
-
     return [*rows, generator_row(cfg, device)]
 
 

@@ -31,7 +31,7 @@ class Average(L.Callback):
     """
 
     def __init__(self, decay: float = 0.999) -> None:
-        if isinstance(decay, bool) or not 0 < decay < 1:
+        if not 0 < decay < 1:
             raise ConfigError(f"callbacks.average.decay must be above 0 and below 1, got {decay}")
         self.decay = float(decay)
         self.updates, self.step = 0, 0

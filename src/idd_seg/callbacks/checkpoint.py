@@ -15,6 +15,7 @@ from idd_seg.callbacks.atomic_checkpoint_io import AtomicCheckpointIO
 from idd_seg.distillation.module import Distiller
 from idd_seg.errors import CheckpointError
 from idd_seg.ops.private_api import batches_done, note_saved
+from idd_seg.ops.validation import require_whole
 
 __all__ = ["BEST", "LAST", "AtomicCheckpointIO", "Best", "Last", "best", "save_finally"]
 
@@ -107,8 +108,7 @@ class Last(Checkpoint):
     """
 
     def __init__(self, run_dir: str, every_n_steps: int) -> None:
-        if not isinstance(every_n_steps, int) or isinstance(every_n_steps, bool) or every_n_steps < 1:
-            raise ValueError(f"every_n_steps must be a whole number >= 1, got {every_n_steps!r}")
+        require_whole("every_n_steps", every_n_steps, 1)
         self.path = Path(run_dir) / "checkpoints" / f"{LAST}.ckpt"
         self.every = every_n_steps
         self.saved = -1

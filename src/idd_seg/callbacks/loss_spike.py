@@ -12,6 +12,7 @@ import lightning as L
 
 from idd_seg.distillation.module import Distiller
 from idd_seg.errors import ConfigError
+from idd_seg.ops.validation import require_above, require_whole
 
 LEAST = 10  # logged values before one is judged
 
@@ -29,10 +30,8 @@ class LossSpike(L.Callback):
     """
 
     def __init__(self, factor: float = 100.0, window: int = 50) -> None:
-        if isinstance(factor, bool) or not factor > 1:
-            raise ConfigError(f"callbacks.loss_spike.factor must be a number > 1, got '{factor}'")
-        if isinstance(window, bool) or not isinstance(window, int) or window < LEAST:
-            raise ConfigError(f"callbacks.loss_spike.window must be a whole number >= {LEAST}, got '{window}'")
+        require_above("callbacks.loss_spike.factor", factor, 1, error=ConfigError)
+        require_whole("callbacks.loss_spike.window", window, LEAST, error=ConfigError)
         self.factor, self.window = factor, window
         self.seen: dict[str, deque[float]] = {}
         self.step = 0

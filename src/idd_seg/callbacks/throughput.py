@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 
 from idd_seg.errors import ConfigError
+from idd_seg.ops.validation import require_whole
 
 LIMIT = 0.05  # share of the time
 
@@ -27,8 +28,7 @@ class Throughput(L.Callback):
     """
 
     def __init__(self, every: int) -> None:
-        if every < 1:
-            raise ConfigError(f"callbacks.throughput.every must be a number of steps >= 1, got {every}")
+        require_whole("callbacks.throughput.every", every, 1, error=ConfigError)
         self.every = every
         self.seen, self.since, self.waited = 0, 0.0, 0.0
         self.intervals = self.step = 0

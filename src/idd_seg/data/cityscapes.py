@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.data.pipeline.files import Pair, PairSource, require_files, require_folder, require_images
 from idd_seg.data.pipeline.submission import ServerFormat
 from idd_seg.errors import ConfigError, DataError
+from idd_seg.ops.validation import require_choice
 
 IMAGE, LABEL = "_leftImg8bit", "_gtFine_"
-KINDS = ("labelIds", "labelTrainIds")
+Kind = Literal["labelIds", "labelTrainIds"]
 # The owner's ids of the 19 classes that are trained and judged.
 IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 
@@ -30,9 +31,8 @@ class Cityscapes(SegmentationDataModule):
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test", "predict")
     server: ClassVar[ServerFormat] = ServerFormat("", drop=IMAGE, suffix="_pred_labelIds.png", values=IDS)
 
-    def __init__(self, root: str, labels: str = "labelIds", **common: Any) -> None:
-        if labels not in KINDS:
-            raise ConfigError(f"data.labels must be one of {', '.join(KINDS)}, got '{labels}'")
+    def __init__(self, root: str, labels: Kind = "labelIds", **common: Any) -> None:
+        require_choice("data.labels", labels, get_args(Kind), error=ConfigError)
         if labels == "labelTrainIds":
             common = {**common, "label_values": None, "ignored": [255]}
         super().__init__(**common)

@@ -10,6 +10,7 @@ from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.data.pipeline.source import Item
 from idd_seg.data.scene import draw_scene
 from idd_seg.errors import ConfigError
+from idd_seg.ops.validation import require_whole
 
 SPLITS = ("train", "val", "test")
 RECIPE = 3  # to be raised when the scenes change: caches hold the old ones
@@ -28,12 +29,10 @@ class ShapesSource:
     """
 
     def __init__(self, seed: int, split: str, length: int, size: tuple[int, int]) -> None:
-        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-            raise ConfigError(f"data.scene_seed must be a whole number >= 0, got '{seed}'")
+        require_whole("data.scene_seed", seed, 0, error=ConfigError)
         if min(size) < 32:
             raise ConfigError(f"data.size: scenes need at least 32 pixels a side, got {list(size)}")
-        if not isinstance(length, int) or isinstance(length, bool) or length < 1:
-            raise ConfigError(f"data.{split}_length must be a whole number >= 1, got '{length}'")
+        require_whole(f"data.{split}_length", length, 1, error=ConfigError)
         self.seed, self.split, self.length, self.size = seed, split, length, size
 
     def __len__(self) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from idd_seg.distributed.collectives import sum_over_ranks, world_size
 from idd_seg.errors import ConfigError
+from idd_seg.ops.validation import require_whole
 
 
 class GradientBalance(nn.Module):
@@ -42,8 +43,7 @@ class GradientBalance(nn.Module):
         self, reference: str = "ce", every: int = 20, momentum: float = 0.9, low: float = 1e-4, high: float = 1e4
     ) -> None:
         super().__init__()
-        if not isinstance(every, int) or isinstance(every, bool) or every < 1:
-            raise ConfigError(f"balance.every must be a whole number of steps >= 1, got {every}")
+        require_whole("balance.every", every, 1, error=ConfigError)
         if not 0 <= momentum < 1:
             raise ConfigError(f"balance.momentum must be in [0, 1), got {momentum}")
         if not 0 < low <= high < float("inf"):

@@ -19,7 +19,6 @@ from idd_seg.distillation.teacher_cache import TeacherCache
 from idd_seg.distillation.term_checks import check_run, check_terms, naming, nothing_left, zero_path
 from idd_seg.distributed.collectives import sum_over_ranks, world_size
 from idd_seg.errors import ConfigError, NonFiniteError
-from idd_seg.loggers.metrics_csv import MetricsFile
 from idd_seg.losses.term import Term
 from idd_seg.metrics import ConfusionMatrix, Scores, scores
 from idd_seg.models.segmenter import Segmenter
@@ -104,9 +103,6 @@ class Distiller(L.LightningModule):
 
     def on_train_start(self) -> None:
         check_run(self.each_term(), self.trainer.estimated_stepping_batches)
-        for logger in self.loggers:
-            if isinstance(logger, MetricsFile):
-                logger.go_on(self.global_step)
 
     def on_train_end(self) -> None:
         self.guard.settle()

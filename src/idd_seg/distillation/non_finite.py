@@ -12,6 +12,7 @@ from torch import Tensor
 
 from idd_seg.distributed.collectives import sum_over_ranks
 from idd_seg.errors import ConfigError, NonFiniteError
+from idd_seg.ops.validation import require_whole
 from idd_seg.types import Outputs
 
 LOSS, OUTPUTS = "the loss is", "the networks' outputs are"
@@ -57,8 +58,7 @@ class NonFiniteGuard:
     """
 
     def __init__(self, skip: int = 0) -> None:
-        if isinstance(skip, bool) or not isinstance(skip, int) or skip < 0:
-            raise ConfigError(f"skip_non_finite must be a number of steps >= 0, got {skip}")
+        require_whole("skip_non_finite", skip, 0, error=ConfigError)
         self.skip, self.skipped = skip, 0
         self.pending: deque[_Values] = deque()
 

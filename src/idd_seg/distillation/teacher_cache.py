@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from idd_seg.errors import ConfigError
+from idd_seg.ops.validation import require_above
 from idd_seg.types import Batch, Outputs
 
 FORMAT = 1
@@ -44,8 +45,7 @@ class TeacherCache:
     """
 
     def __init__(self, folder: str, gigabytes: float = 20.0) -> None:
-        if isinstance(gigabytes, bool) or not gigabytes > 0:
-            raise ConfigError(f"teacher_cache.gigabytes must be > 0, got {gigabytes}")
+        require_above("teacher_cache.gigabytes", gigabytes, 0, error=ConfigError)
         self.root, self.limit = Path(folder), int(gigabytes * 1e9)
         self.maps: tuple[str, ...] = ()
         self.identity = ""

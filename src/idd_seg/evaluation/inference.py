@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from idd_seg.errors import ConfigError
 from idd_seg.ops.upsample import Patch, View
+from idd_seg.ops.validation import require_choice
 
-MODES = ("whole", "slide")
+Mode = Literal["whole", "slide"]
 
 
 class Inference:
@@ -32,14 +33,13 @@ class Inference:
 
     def __init__(
         self,
-        mode: str = "whole",
+        mode: Mode = "whole",
         crop: Sequence[int] | None = None,
         stride: Sequence[int] | None = None,
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
     ) -> None:
-        if mode not in MODES:
-            raise ConfigError(f"eval.mode must be one of {', '.join(MODES)}, got '{mode}'")
+        require_choice("eval.mode", mode, get_args(Mode), error=ConfigError)
         if mode == "slide" and crop is None:
             raise ConfigError("eval.mode=slide needs the size of the window: eval.crop=[height,width]")
         if not isinstance(flip, bool):

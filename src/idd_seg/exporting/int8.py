@@ -18,6 +18,7 @@ from idd_seg.errors import ConfigError, DataError
 from idd_seg.exporting.onnx_file import IMAGE
 from idd_seg.exporting.parity import Runner
 from idd_seg.metrics import ConfusionMatrix, Scores, scores
+from idd_seg.ops.validation import require_whole
 
 # Layers in 8 bits: those whose kernels ONNX Runtime has in 8 bits, and what stands between them.
 QUANTISED = ["Conv", "Add", "Relu", "MaxPool", "Concat", "MatMul"]
@@ -61,8 +62,7 @@ def check(data: SegmentationDataModule, number: Any, split: str) -> None:
         ConfigError: if `number` is not a whole number of at least 1, or there is no such split.
         DataError: if the pictures are not there, or the split has no labels.
     """
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise ConfigError(f"calibration.images must be a whole number of at least 1, got '{number}'")
+    require_whole("calibration.images", number, 1, error=ConfigError)
     if not data.labelled(split):
         raise DataError(f"data={data.name} has no labels for the split '{split}', on which mIoU would be measured")
 

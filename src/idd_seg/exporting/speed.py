@@ -10,6 +10,7 @@ import torch
 
 from idd_seg.errors import ConfigError
 from idd_seg.exporting.parity import Runner
+from idd_seg.ops.validation import require_whole
 
 
 def check(size: Any, repeats: Any) -> None:
@@ -20,8 +21,7 @@ def check(size: Any, repeats: Any) -> None:
     """
     if isinstance(size, str | int) or len(size) != 2 or not all(isinstance(side, int) and side >= 1 for side in size):
         raise ConfigError(f"measure.size must be [height,width] in whole pixels, got {size}")
-    if not isinstance(repeats, int) or repeats < 1:
-        raise ConfigError(f"measure.repeats must be a whole number of at least 1, got '{repeats}'")
+    require_whole("measure.repeats", repeats, 1, error=ConfigError)
 
 
 @torch.inference_mode()

@@ -62,7 +62,7 @@ def wandb_logger(
     """
     if mode not in MODES:
         raise ConfigError(f"logger.wandb.mode must be {', '.join(MODES[:-1])} or {MODES[-1]}, got '{mode}'")
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < float("inf"):
+    if not 0 < timeout < float("inf"):
         raise ConfigError(f"logger.wandb.timeout must be a number of seconds > 0, got '{timeout}'")
     if isinstance(tags, str):
         raise ConfigError(f"logger.wandb.tags is a list: logger.wandb.tags=[{tags}]")

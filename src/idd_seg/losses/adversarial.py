@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -19,21 +18,18 @@ from idd_seg.losses.ops.discriminator import (
 )
 from idd_seg.losses.ops.grid import as_float32, masked_mean, nearest_labels, no_autocast, own_masked_mean, resize_like
 from idd_seg.losses.ops.inner_step import own_step
-from idd_seg.losses.ops.prototypes import check_choice
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term, teacher_of
+from idd_seg.ops.validation import require_above, require_at_least, require_choice, require_whole
 from idd_seg.types import Batch, Outputs
 
-OBJECTIVES = ("hinge", "wgan_gp")
+Objective = Literal["hinge", "wgan_gp"]
 
 
 def _check_options(lr: float, width: int, penalty: float) -> None:
-    if not 0 < lr < math.inf:
-        raise ValueError(f"lr must be > 0 and finite, got {lr}")
-    if not isinstance(width, int) or isinstance(width, bool) or width < 1:
-        raise ValueError(f"width must be a whole number >= 1, got {width!r}")
-    if not 0 <= penalty < math.inf:
-        raise ValueError(f"penalty must be >= 0 and finite, got {penalty}")
+    require_above("lr", lr, 0)
+    require_whole("width", width, 1)
+    require_at_least("penalty", penalty, 0)
 
 
 def predictions(logits: Tensor, counted: Tensor) -> Tensor:
@@ -75,7 +71,7 @@ class Adversarial(Term):
         self,
         num_classes: int,
         weight: float = 0.1,
-        objective: str = "hinge",
+        objective: Objective = "hinge",
         lr: float = 4e-4,
         width: int = 64,
         penalty: float = 10.0,
@@ -83,7 +79,7 @@ class Adversarial(Term):
         schedule: WeightSchedule | None = None,
     ) -> None:
         super().__init__(weight, schedule)
-        check_choice("objective", objective, OBJECTIVES)
+        require_choice("objective", objective, get_args(Objective))
         _check_options(lr, width, penalty)
         self.num_classes, self.objective, self.ignore_index = num_classes, objective, ignore_index
         self.lr, self.width, self.penalty = float(lr), width, float(penalty)

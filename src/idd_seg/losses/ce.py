@@ -10,6 +10,7 @@ from idd_seg.distributed.collectives import share_of_mean
 from idd_seg.losses.ops.chunked_cross_entropy import summed_cross_entropy
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term
+from idd_seg.ops.validation import require_at_least
 from idd_seg.types import Batch, Outputs
 
 
@@ -46,8 +47,7 @@ class CrossEntropy(Term):
         schedule: WeightSchedule | None = None,
     ) -> None:
         super().__init__(weight, schedule)
-        if auxiliary < 0:
-            raise ValueError(f"auxiliary must be >= 0, got {auxiliary}")
+        require_at_least("auxiliary", auxiliary, 0)
         self.auxiliary = float(auxiliary)
         self.ignore_index = ignore_index
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from idd_seg.losses.ops.adapters import MapTerm, comparable, unit
 from idd_seg.losses.ops.grid import no_autocast
 from idd_seg.losses.schedule import WeightSchedule
+from idd_seg.ops.validation import require_above, require_whole
 from idd_seg.types import Batch, Outputs
 
 # Similarities held at once in one map; 8 MB in float32.
@@ -22,11 +22,9 @@ KEPT = 2**25
 
 
 def _check_options(temperature: float, pool: int, entries: int) -> None:
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature must be > 0 and finite, got {temperature}")
-    for name, value in (("pool", pool), ("entries", entries)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
+    require_above("temperature", temperature, 0)
+    require_whole("pool", pool, 1)
+    require_whole("entries", entries, 1)
 
 
 class _Divergence(torch.autograd.Function):

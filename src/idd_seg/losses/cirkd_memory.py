@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from idd_seg.losses.ops.class_queues import ClassQueues, draw
 from idd_seg.losses.ops.grid import as_float32, nearest_labels, no_autocast
 from idd_seg.losses.ops.prototypes import class_means
 from idd_seg.losses.schedule import WeightSchedule
+from idd_seg.ops.validation import require_above, require_at_least, require_whole
 from idd_seg.types import Batch, Outputs
 
 # Similarities held at once in one map; 8 MB in float32.
@@ -173,8 +173,7 @@ class CrossImageMemory(AdaptedTerm):
         _check_numbers(contrast_pixels=contrast_pixels, contrast_regions=contrast_regions)
         if anchors is not None:
             _check_numbers(anchors=anchors)
-        if not 0 < temperature < math.inf:
-            raise ValueError(f"temperature must be > 0 and finite, got {temperature}")
+        require_above("temperature", temperature, 0)
         self.num_classes, self.ignore_index = num_classes, ignore_index
         self.pixels_per_class, self.anchors, self.temperature = pixels_per_class, anchors, float(temperature)
         self.weights = {"pixel": float(pixel_weight), "region": float(region_weight)}
@@ -242,13 +241,11 @@ class CrossImageMemory(AdaptedTerm):
 
 def _check_weights(**weights: float) -> None:
     for name, value in weights.items():
-        if not math.isfinite(value) or value < 0:
-            raise ValueError(f"{name} must be a finite number >= 0, got {value}")
+        require_at_least(name, value, 0)
     if not any(weights.values()):
         raise ValueError(f"one of {', '.join(weights)} must be > 0; to leave the term out, set its weight to 0")
 
 
 def _check_numbers(**numbers: int) -> None:
     for name, value in numbers.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
+        require_whole(name, value, 1)

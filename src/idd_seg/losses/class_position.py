@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -19,6 +18,7 @@ from idd_seg.losses.ops.spatial_distributions import (
 )
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term, teacher_of
+from idd_seg.ops.validation import require_above
 from idd_seg.types import Batch, Outputs
 
 
@@ -65,8 +65,7 @@ def class_position(student: Tensor, teacher: Tensor, *, temperature: float, sigm
 
 
 def _check(temperature: float, sigmas: Sequence[float]) -> None:
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature must be > 0 and finite, got {temperature}")
+    require_above("temperature", temperature, 0)
     check_sigmas(sigmas)
 
 

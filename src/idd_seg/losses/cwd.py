@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
 from idd_seg.losses.ops.adapters import AdaptedTerm, comparable, require_equal_widths
 from idd_seg.losses.ops.spatial_distributions import spatial_divergence
 from idd_seg.losses.schedule import WeightSchedule
+from idd_seg.ops.validation import require_above
 from idd_seg.types import Batch, Outputs
-
-
-def _check_temperature(temperature: float) -> None:
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature must be > 0 and finite, got {temperature}")
 
 
 def channel_wise(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
@@ -37,7 +31,7 @@ def channel_wise(student: Tensor, teacher: Tensor, *, temperature: float) -> Ten
     Raises:
         ValueError: if the temperature is not positive or the widths differ.
     """
-    _check_temperature(temperature)
+    require_above("temperature", temperature, 0)
     require_equal_widths(student, teacher)
     student, teacher = comparable(student, teacher)
     return spatial_divergence(student, teacher, temperature)
@@ -58,7 +52,7 @@ class ChannelWise(AdaptedTerm):
         schedule: WeightSchedule | None = None,
     ) -> None:
         super().__init__(weight, tap, schedule=schedule)
-        _check_temperature(temperature)
+        require_above("temperature", temperature, 0)
         self.temperature = float(temperature)
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,6 +10,7 @@ from idd_seg.losses.ops.adapters import comparable, require_equal_widths
 from idd_seg.losses.ops.grid import masked_mean, nearest_labels
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term, teacher_of
+from idd_seg.ops.validation import require_at_least
 from idd_seg.types import Batch, Outputs
 
 # A row whose standard deviation is this small beside its root mean square is constant but for rounding.
@@ -19,9 +18,8 @@ CONSTANT = 1e-6
 
 
 def _check_factors(beta: float, gamma: float) -> None:
-    for name, factor in (("beta", beta), ("gamma", gamma)):
-        if not 0 <= factor < math.inf:
-            raise ValueError(f"{name} must be a finite number >= 0, got {factor}")
+    require_at_least("beta", beta, 0)
+    require_at_least("gamma", gamma, 0)
 
 
 def _deviation(x: Tensor, counted: Tensor | None) -> tuple[Tensor, Tensor]:

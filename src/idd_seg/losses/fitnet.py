@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 from torch import Tensor
 
 from idd_seg.losses.ops.adapters import AdaptedTerm, comparable, require_equal_widths
-from idd_seg.losses.ops.prototypes import check_choice
 from idd_seg.losses.schedule import WeightSchedule
+from idd_seg.ops.validation import require_choice
 from idd_seg.types import Batch, Outputs
 
-ADAPTERS = ("always", "widths")
+Adapted = Literal["always", "widths"]
 
 
 def hint(student: Tensor, teacher: Tensor) -> Tensor:
@@ -48,11 +50,11 @@ class Hint(AdaptedTerm):
     def __init__(
         self,
         weight: float = 1.0,
-        adapter: str = "always",
+        adapter: Adapted = "always",
         tap: str = "head",
         schedule: WeightSchedule | None = None,
     ) -> None:
-        check_choice("adapter", adapter, ADAPTERS)
+        require_choice("adapter", adapter, get_args(Adapted))
         super().__init__(weight, tap, always=adapter == "always", schedule=schedule)
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:

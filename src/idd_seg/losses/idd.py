@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
 from idd_seg.losses.ops.adapters import LOGITS, map_of
-from idd_seg.losses.ops.cells import RESIZES
-from idd_seg.losses.ops.class_distances import DISTANCES, NORMALIZES, REDUCTIONS, both, distance_matrix, graph_distance
+from idd_seg.losses.ops.cells import RESIZES, Resize
+from idd_seg.losses.ops.class_distances import Distance, Normalize, Reduction, both, distance_matrix, graph_distance
 from idd_seg.losses.ops.prototype_ema import PrototypeEMA
-from idd_seg.losses.ops.prototypes import SCOPES, check_choice, class_means, common_prototypes
+from idd_seg.losses.ops.prototypes import SCOPES, Scope, class_means, common_prototypes
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term, require_tap, teacher_of
+from idd_seg.ops.validation import require_above, require_choice
 from idd_seg.types import Batch, Outputs
 
 __all__ = ["InterClassDistance", "class_means", "distance_matrix", "inter_class_distance"]
@@ -25,13 +27,12 @@ def _enough(pixels: Tensor, min_pixels: float) -> Tensor:
 
 
 def _check_options(normalize: str, scope: str, min_pixels: float, resize: str, reduction: str, distance: str) -> None:
-    check_choice("normalize", normalize, NORMALIZES)
-    check_choice("scope", scope, SCOPES)
-    check_choice("resize", resize, RESIZES)
-    check_choice("reduction", reduction, REDUCTIONS)
-    check_choice("distance", distance, DISTANCES)
-    if not min_pixels > 0:
-        raise ValueError(f"min_pixels must be > 0, got {min_pixels}")
+    require_choice("normalize", normalize, get_args(Normalize))
+    require_choice("scope", scope, SCOPES)
+    require_choice("resize", resize, RESIZES)
+    require_choice("reduction", reduction, get_args(Reduction))
+    require_choice("distance", distance, get_args(Distance))
+    require_above("min_pixels", min_pixels, 0)
 
 
 def inter_class_distance(
@@ -109,12 +110,12 @@ class InterClassDistance(Term):
         num_classes: int,
         weight: float = 1.0,
         ignore_index: int = 255,
-        normalize: str = "mean",
-        scope: str = "image",
+        normalize: Normalize = "mean",
+        scope: Scope = "image",
         min_pixels: float = 1,
-        resize: str = "nearest",
-        reduction: str = "mean",
-        distance: str = "euclidean",
+        resize: Resize = "nearest",
+        reduction: Reduction = "mean",
+        distance: Distance = "euclidean",
         memory: float | None = None,
         taps: Sequence[str] = ("head",),
         schedule: WeightSchedule | None = None,

@@ -8,6 +8,7 @@ from torch import Tensor
 from idd_seg.losses.ops.grid import as_float32, masked_mean, nearest_labels, resize_like
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term, teacher_of
+from idd_seg.ops.validation import require_above
 from idd_seg.types import Batch, Outputs
 
 
@@ -38,8 +39,7 @@ def pixel_wise(
     Raises:
         ValueError: if the temperature is not positive or the numbers of classes differ.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature must be > 0, got {temperature}")
+    require_above("temperature", temperature, 0)
     if student_logits.shape[1] != teacher_logits.shape[1]:
         raise ValueError(f"the student has {student_logits.shape[1]} classes, the teacher {teacher_logits.shape[1]}")
     size = student_logits.shape[-2:]
@@ -67,8 +67,7 @@ class PixelWise(Term):
         schedule: WeightSchedule | None = None,
     ) -> None:
         super().__init__(weight, schedule)
-        if not temperature > 0:
-            raise ValueError(f"temperature must be > 0, got {temperature}")
+        require_above("temperature", temperature, 0)
         self.temperature = float(temperature)
         self.ignore_index = ignore_index
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from idd_seg.losses.ops.adapters import Adapter
 from idd_seg.losses.ops.grid import as_float32, masked_mean, no_autocast, own_masked_mean, resize_like
-from idd_seg.losses.ops.position_maps import TARGETS, whole_image_box
+from idd_seg.losses.ops.position_maps import Target, whole_image_box
 from idd_seg.losses.ops.position_probe import PositionProbe, fit_step, frozen_probe, keep_probe, load_probe
-from idd_seg.losses.ops.prototypes import check_choice
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term, require_tap, teacher_of
+from idd_seg.ops.validation import require_above, require_choice, require_whole
 from idd_seg.types import Batch, Outputs
 
-COORDINATES = ("image", "crop")
+Coordinates = Literal["image", "crop"]
 
 
 def reading_distance(student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
@@ -54,8 +54,8 @@ class Position(Term):
         self,
         weight: float = 1.0,
         taps: Sequence[str] = ("head",),
-        targets: Sequence[str] = ("horizontal", "vertical"),
-        coordinates: str = "image",
+        targets: Sequence[Target] = ("horizontal", "vertical"),
+        coordinates: Coordinates = "image",
         depth: int = 1,
         padding: int = 0,
         reader_lr: float = 1e-2,
@@ -65,13 +65,14 @@ class Position(Term):
         schedule: WeightSchedule | None = None,
     ) -> None:
         super().__init__(weight, schedule)
-        check_choice("coordinates", coordinates, COORDINATES)
+        require_choice("coordinates", coordinates, get_args(Coordinates))
         for target in targets:
-            check_choice("targets", target, TARGETS)
+            require_choice("targets", target, get_args(Target))
         if not taps or not targets:
             raise ValueError("position needs at least one tap and one target")
-        if reader_steps < 0 or warmup_steps < 0 or not reader_lr > 0:
-            raise ValueError("reader_steps and warmup_steps must be >= 0, reader_lr > 0")
+        require_whole("reader_steps", reader_steps, 0)
+        require_whole("warmup_steps", warmup_steps, 0)
+        require_above("reader_lr", reader_lr, 0)
         self.taps, self.targets, self.coordinates = tuple(taps), tuple(targets), coordinates
         self.depth, self.padding = depth, padding
         self.reader_lr, self.reader_steps, self.warmup_steps = reader_lr, reader_steps, warmup_steps

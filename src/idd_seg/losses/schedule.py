@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, get_args
 
-DECAYS = ("none", "cosine")
+from idd_seg.ops.validation import require_choice
+
+Decay = Literal["none", "cosine"]
 
 
 class WeightSchedule:
@@ -23,10 +26,9 @@ class WeightSchedule:
     """
 
     def __init__(
-        self, warmup: int = 0, decay: str = "none", until: int = 0, floor: float = 0.0, stop: int | None = None
+        self, warmup: int = 0, decay: Decay = "none", until: int = 0, floor: float = 0.0, stop: int | None = None
     ) -> None:
-        if decay not in DECAYS:
-            raise ValueError(f"schedule.decay must be one of {', '.join(DECAYS)}, got '{decay}'")
+        require_choice("schedule.decay", decay, get_args(Decay))
         if warmup < 0 or (stop is not None and stop < 0):
             raise ValueError(f"schedule.warmup and schedule.stop are steps >= 0, got {warmup} and {stop}")
         if decay == "cosine" and until <= warmup:

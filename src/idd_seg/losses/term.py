@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -10,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from idd_seg.losses.schedule import WeightSchedule
+from idd_seg.ops.validation import require_at_least
 from idd_seg.types import Batch, Outputs
 
 
@@ -32,8 +32,7 @@ class Term(nn.Module):
 
     def __init__(self, weight: float = 1.0, schedule: WeightSchedule | None = None) -> None:
         super().__init__()
-        if not math.isfinite(weight) or weight < 0:
-            raise ValueError(f"weight must be a finite number >= 0, got {weight}")
+        require_at_least("weight", weight, 0)
         self.weight = float(weight)
         self.schedule = schedule or WeightSchedule()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from idd_seg.models.acceleration.fold_batch_norm import fold_batch_norms
 from idd_seg.models.acceleration.split_pyramid import split_pyramids
 from idd_seg.models.teacher import FrozenTeacher
 
+Precision = Literal["float32", "bfloat16", "float16"]
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -39,7 +41,7 @@ class Speed:
         fold_teacher: bool = True,
         split_pyramid: bool = True,
         channels_last: bool = False,
-        teacher_precision: str | None = None,
+        teacher_precision: Precision | None = None,
         teacher_graph: bool = False,
         tf32: bool = False,
         compile: bool = False,

@@ -13,6 +13,7 @@ from idd_seg.data.pipeline.source import UInt8
 from idd_seg.errors import ConfigError, DataError
 from idd_seg.evaluation.picture_input import read_picture, size_of
 from idd_seg.library import ClassIds
+from idd_seg.ops.validation import require_whole
 from idd_seg.prediction.inputs import Job
 from idd_seg.prediction.pipeline import Pipeline, Tally
 from idd_seg.prediction.results import Results
@@ -39,9 +40,7 @@ class Pace:
     def __post_init__(self) -> None:
         pixels = (("max_pixels", MOST_PIXELS), ("whole_limit", MOST_PIXELS))
         for key, most in (("batch_size", 4096), ("workers", 256), *pixels):
-            value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-                raise ConfigError(f"{key} must be a whole number from 1 to {most}, got '{value}'")
+            require_whole(key, getattr(self, key), 1, most, error=ConfigError)
 
 
 def predict_all(

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from idd_seg.callbacks.atomic_checkpoint_io import AtomicCheckpointIO
 from idd_seg.callbacks.checkpoint import LAST
 from idd_seg.callbacks.graceful_stop import GracefulStop
+from idd_seg.callbacks.resume_metrics import ResumeMetrics
 from idd_seg.callbacks.wall_clock import WallClock
 from idd_seg.config.instantiate import make, make_data, make_student, make_terms, plain
 from idd_seg.config.option_roles import NOT_IN_A_PICTURE, NOT_IN_AN_OUTPUT, without
@@ -81,7 +82,7 @@ def assemble(cfg: DictConfig, checked: Checked | None = None, rank_info: RankInf
         synchronise(module.student)
         synchronise(module.terms)
     interruption, clock = GracefulStop(cfg.trainer.timeout_minutes), WallClock()
-    trainer = _trainer(cfg, rank_info, [interruption, clock])
+    trainer = _trainer(cfg, rank_info, [interruption, clock, ResumeMetrics()])
     return Run(module, data, trainer, interruption, clock, Path(cfg.run_dir), cfg.name)
 
 

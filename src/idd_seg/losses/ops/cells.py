@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -11,7 +12,8 @@ from torch import Tensor
 from idd_seg.distributed.collectives import sum_over_ranks
 from idd_seg.losses.ops.grid import nearest_labels
 
-RESIZES = ("nearest", "area")
+Resize = Literal["nearest", "area"]
+RESIZES = get_args(Resize)
 # Up to so many classes each has a column, present or not. To ask which are present makes a GPU wait.
 COMPACT = {"cpu": 32, "cuda": 256}
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from idd_seg.losses.ops.grid import no_autocast
 
-DISTANCES = ("euclidean", "squared", "cosine")
-NORMALIZES = ("mean", "none")
-REDUCTIONS = ("mean", "sum")
+Distance = Literal["euclidean", "squared", "cosine"]
+Normalize = Literal["mean", "none"]
+Reduction = Literal["mean", "sum"]
 # Of squared lengths: below it, rounding in float64 is all that a squared difference holds.
 ZERO = 1e-13
 

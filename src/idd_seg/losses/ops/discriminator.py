@@ -11,6 +11,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from idd_seg.losses.ops.grid import masked_mean
 from idd_seg.ops.precision import Widening
+from idd_seg.ops.validation import require_whole
 
 # Under the root of a squared gradient, so that the root's own gradient stays finite at zero.
 EPSILON = 1e-12
@@ -44,8 +45,7 @@ class Discriminator(Widening):
     def __init__(self, num_classes: int, width: int = 64, spectral: bool = True) -> None:
         super().__init__()
         for name, value in (("num_classes", num_classes), ("width", width)):
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
+            require_whole(name, value, 1)
         layers: list[nn.Module] = []
         for before, after in pairwise([num_classes + 3, width, 2 * width, 4 * width]):
             layers += [_Convolution(before, after, 3, stride=2, padding=1), nn.LeakyReLU(0.2)]

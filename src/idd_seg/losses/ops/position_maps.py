@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 GAUSSIAN_SIGMA = 0.25
 STRIPES = 4
 
-TARGETS = ("horizontal", "vertical", "gaussian", "horizontal_stripes", "vertical_stripes")
+Target = Literal["horizontal", "vertical", "gaussian", "horizontal_stripes", "vertical_stripes"]
 
 
 def coordinates(box: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -38,7 +39,7 @@ def position_maps(box: Tensor, size: tuple[int, int], targets: tuple[str, ...]) 
     Args:
         box: (N, 4); see `Batch.box`.
         size: (h, w).
-        targets: names out of TARGETS: ramps from left to right and from top to bottom, a Gaussian in the middle of
+        targets: names out of `Target`: ramps from left to right and from top to bottom, a Gaussian in the middle of
             the photograph (sigma a quarter of its sides), and four cosine periods of stripes down (horizontal) or
             across (vertical).
 

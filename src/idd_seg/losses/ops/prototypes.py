@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -11,8 +11,10 @@ from idd_seg.distributed.collectives import differentiable_sum_over_ranks, sum_o
 from idd_seg.losses.ops.cells import RESIZES, Cells, cells_of, columns_for
 from idd_seg.losses.ops.class_sums import class_sums
 from idd_seg.losses.ops.grid import as_float32, nearest_labels
+from idd_seg.ops.validation import require_choice
 
-SCOPES = ("image", "batch", "world")
+Scope = Literal["image", "batch", "world"]
+SCOPES = get_args(Scope)
 
 
 class Prototypes(NamedTuple):
@@ -25,12 +27,6 @@ class Prototypes(NamedTuple):
 
     means: Tensor
     pixels: Tensor
-
-
-def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Raise a ValueError that names the value and what is allowed."""
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got '{value}'")
 
 
 def graph_prototypes(features: Tensor, cells: Cells, scope: str) -> Prototypes:
@@ -51,8 +47,8 @@ def common_prototypes(
     Args:
         maps: (N, C, h, w) each; widths and grids may differ. Labels are brought to each grid once.
     """
-    check_choice("scope", scope, SCOPES)
-    check_choice("resize", resize, RESIZES)
+    require_choice("scope", scope, SCOPES)
+    require_choice("resize", resize, RESIZES)
     sizes = {(x.shape[-2], x.shape[-1]) for x in maps}
     sampled = [nearest_labels(labels, size) for size in sizes] if resize == "nearest" else [labels]
     columns = columns_for(sampled, num_classes, ignore_index, world=scope == "world")

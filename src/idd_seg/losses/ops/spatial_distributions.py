@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from idd_seg.losses.ops.grid import no_autocast
+from idd_seg.ops.validation import require_at_least
 
 # Below it a share of a distribution's mass counts as none: its logarithm, and the gradient of that, stay finite.
 _NO_MASS = 1e-12
@@ -20,8 +20,7 @@ def check_sigmas(sigmas: Sequence[float]) -> None:
     if isinstance(sigmas, (str, int, float)) or not sigmas:
         raise ValueError(f"sigmas must be a list of at least one width, such as [0.0,0.05], got {sigmas}")
     for sigma in sigmas:
-        if not 0 <= sigma < math.inf:
-            raise ValueError(f"sigmas must be >= 0 and finite, got {sigma}")
+        require_at_least("sigmas", sigma, 0)
 
 
 def spatial_softmax(x: Tensor, temperature: float) -> Tensor:

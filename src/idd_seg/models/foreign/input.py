@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idd_seg.errors import ConfigError
+from idd_seg.ops.validation import require_choice
 
-ORDERS = ("rgb", "bgr")
+Order = Literal["rgb", "bgr"]
 
 
 class InputFormat(nn.Module):
@@ -36,7 +38,7 @@ class InputFormat(nn.Module):
         data_mean: Sequence[float],
         data_std: Sequence[float],
         scale: float = 1.0,
-        order: str = "rgb",
+        order: Order = "rgb",
         multiple: int = 1,
         size: Sequence[int] | None = None,
     ) -> None:
@@ -44,8 +46,7 @@ class InputFormat(nn.Module):
         _check_numbers(mean=mean, std=std, data_mean=data_mean, data_std=data_std)
         if not 0 < scale < math.inf:
             raise ConfigError(f"teacher.model.input.scale must be a number above 0, got {scale}")
-        if order not in ORDERS:
-            raise ConfigError(f"teacher.model.input.order must be one of {', '.join(ORDERS)}, got '{order}'")
+        require_choice("teacher.model.input.order", order, get_args(Order), error=ConfigError)
         if multiple < 1 or (size is not None and (len(size) != 2 or min(size) < 1)):
             raise ConfigError("teacher.model.input: multiple must be at least 1, size two numbers above 0")
         self.source = (0, 1, 2) if order == "rgb" else (2, 1, 0)
