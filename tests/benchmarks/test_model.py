@@ -19,7 +19,7 @@ from idd_seg.config.instantiate import make_student
 from idd_seg.errors import CheckpointError, ConfigError, UserError
 from idd_seg.models.mit_block import Attention
 from idd_seg.types import Outputs
-from tests.test_config import compose
+from tests.config.test_composition import compose
 
 CPU = torch.device("cpu")
 TINY = ("data=shapes", "student=small", "teacher=none", "repeats=2", "ways=[]", "size=[32,64]")

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from idd_seg.config.option_types import check_types, fits, words
 from idd_seg.data.augment import Augmentation
 from idd_seg.errors import ConfigError
-from tests.test_config import CHOICES, compose
+from tests.config.test_composition import CHOICES, compose
 
 FITTING: list[tuple[Any, Any]] = [
     (int, 3),

@@ -16,7 +16,7 @@ from idd_seg.errors import ConfigError
 from idd_seg.losses.ce import CrossEntropy
 from idd_seg.losses.kd import PixelWise
 from idd_seg.losses.schedule import WeightSchedule
-from tests.test_config import compose
+from tests.config.test_composition import compose
 from tests.test_weights_over_time import distiller, fit
 
 

@@ -7,7 +7,7 @@ import pytest
 from idd_seg.data.shapes import Shapes
 from idd_seg.models.teacher import FrozenTeacher
 from idd_seg.runs import fit
-from tests.test_config import compose
+from tests.config.test_composition import compose
 from tests.test_training import network, shapes
 
 FOREIGN = ("data=camvid", "data.root=/nowhere", "teacher=mmseg_pspnet_r101", "teacher_cache=disk")

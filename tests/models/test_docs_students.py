@@ -12,7 +12,7 @@ from torch import nn
 from idd_seg.benchmarks.networks import flops, strides
 from idd_seg.config.instantiate import make_student
 from idd_seg.models.segmenter import count_parameters
-from tests.test_config import CONF, compose
+from tests.config.test_composition import CONF, compose
 
 PAGE = (Path(__file__).parents[2] / "docs" / "students.md").read_text(encoding="utf-8")
 SHAPE = (1, 3, 512, 512)

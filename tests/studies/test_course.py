@@ -291,7 +291,7 @@ def test_a_signal_to_the_study_stops_its_runs(number: signal.Signals, tmp_path: 
     script.chmod(0o755)
     code = (
         f"import sys; sys.argv = ['study', 'study=shapes', 'output_dir={tmp_path}', 'only=[twin]'];"
-        f"from idd_seg import cli, study; sys.executable = '{script}'; cli.run(study.main, 'study')"
+        f"from idd_seg import study; sys.executable = '{script}'; study.command_line.run(study.main, 'study')"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, start_new_session=True)
     limit = time.monotonic() + 60
