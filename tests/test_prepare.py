@@ -326,6 +326,7 @@ def test_the_command_ends_with_0_where_all_is_well(tmp_path: Path, monkeypatch: 
     [
         ("splits=[train,valid]", "no split 'valid'"),
         ("data.root=nowhere", "nowhere"),
+        ("download=voc", "download=voc: where a data set comes from goes with data=camvid, and is not chosen"),
     ],
 )
 def test_the_command_says_what_is_wrong_with_an_option(
