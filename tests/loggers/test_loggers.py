@@ -260,7 +260,6 @@ def test_only_rank_zero_opens_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     [
         ({"mode": "sometimes"}, "must be auto, online or offline, got 'sometimes'"),
         ({"timeout": 0}, "timeout must be a number of seconds > 0, got '0'"),
-        ({"timeout": "long"}, "got 'long'"),
         ({"tags": "one"}, r"tags is a list: logger.wandb.tags=\[one\]"),
         ({"tags": ["x" * 65]}, "1 to 64 characters"),
     ],

@@ -48,5 +48,5 @@ def configurations() -> Path:
 
 if __name__ == "__main__":
     found = configurations()
-    groups.config_dir = lambda: found
+    groups.config_dir = command_line.config_dir = lambda: found
     command_line.run(main, "app")

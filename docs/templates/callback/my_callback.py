@@ -9,6 +9,7 @@ import torch
 
 from idd_seg.distillation.module import Distiller
 from idd_seg.errors import ConfigError
+from idd_seg.ops.validation import require_whole
 
 
 class MyCallback(L.Callback):
@@ -23,8 +24,7 @@ class MyCallback(L.Callback):
     """
 
     def __init__(self, every: int = 50) -> None:
-        if every < 1:
-            raise ConfigError(f"callbacks.my_callback.every must be a number of steps >= 1, got {every}")
+        require_whole("callbacks.my_callback.every", every, 1, error=ConfigError)
         self.every, self.step = every, 0
         self.first: float | None = None
 
