@@ -17,8 +17,8 @@ from idd_seg.config import teacher as teacher_config
 from idd_seg.data.shapes import Shapes
 from idd_seg.errors import CheckpointError
 from tests.commands import call
-from tests.models.foreign.networks import image, mmseg, randomise
 from tests.config.test_composition import compose
+from tests.models.foreign.networks import image, mmseg, randomise
 
 SMALL = ("teacher.model.depth=18", "teacher.model.base=8", "teacher.model.width=16")
 MMSEG = ("teacher=mmseg_pspnet_r101", *SMALL, "checkpoint=a.pth", "data=shapes")

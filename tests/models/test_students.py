@@ -17,8 +17,8 @@ from idd_seg.config.restore import student_from
 from idd_seg.errors import CheckpointError
 from idd_seg.models import backbone
 from idd_seg.models.segmenter import Segmenter
-from tests.helpers import TINY, run
 from tests.config.test_composition import CONF, compose
+from tests.helpers import TINY, run
 
 QUICK = {"small", "r18_half", "mbv3_small", "convnext_atto", "segformer_b0"}
 ALL = sorted(path.stem for path in (CONF / "student").glob("*.yaml"))
