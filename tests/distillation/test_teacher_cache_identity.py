@@ -6,7 +6,7 @@ import pytest
 
 from idd_seg.data.shapes import Shapes
 from idd_seg.models.teacher import FrozenTeacher
-from idd_seg.runs import fit
+from idd_seg.runs import assemble
 from tests.config.test_composition import compose
 from tests.test_training import network, shapes
 
@@ -19,7 +19,7 @@ def identity(*options: str, pictures: int = 10) -> str:
     data.frozen_epochs = 2
     cfg = compose("train", *FOREIGN, "data.frozen_epochs=2", *options)
     teacher = FrozenTeacher(network(8), {"path": "teacher.pth", "sha256": "0"})
-    return fit._teacher_cache(cfg, data, {}, teacher).identity
+    return assemble._teacher_cache(cfg, data, {}, teacher).identity
 
 
 @pytest.mark.parametrize(
