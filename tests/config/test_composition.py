@@ -19,9 +19,9 @@ from idd_seg.studies.plan import read_plan
 CONF = config_dir()
 ROOTS = sorted(p.stem for p in CONF.glob("*.yaml"))
 FILES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.glob("*/**/*.yaml"))
-CHOICES = [file for file in FILES if file.count("/") == 1]
+CHOICES = [(path.parent.name, path.stem) for path in sorted(CONF.glob("*/*.yaml"))]
 # Hydra's own apart, what nobody chooses: it is taken in by the defaults of other files.
-INSIDE = [file for file in FILES if file.startswith(("parts/", "study/")) and file not in CHOICES]
+INSIDE = [file for file in FILES if file.startswith(("parts/", "study/")) and file.count("/") == 2]
 
 # Experiments that change another one, and stand behind it.
 BEFORE = {"camvid_cpu": "camvid_psp_r18_idd"}
@@ -54,9 +54,8 @@ def test_every_entry_point_composes(root: str) -> None:
     check_targets(compose(root, *(["study=shapes"] if root == "study" else [])))
 
 
-@pytest.mark.parametrize("choice", CHOICES)
-def test_every_choice_composes(choice: str) -> None:
-    group, name = choice.split("/")
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_every_choice_composes(group: str, name: str) -> None:
     if group == "study":
         assert read_plan(OmegaConf.to_container(compose("study", f"study={name}").study)).methods
         return
