@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,20 @@ class Sign(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         if trainer.global_step == 1:
             (self.folder / f"rank{trainer.global_rank}").write_text(str(os.getpid()))
+
+
+class Slow(L.Callback):
+    """Makes steps that take a while, and writes their number to `steps`."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        time.sleep(self.seconds)
+        if trainer.is_global_zero:
+            draft = Path("steps.tmp")
+            draft.write_text(str(trainer.global_step))
+            draft.replace("steps")
 
 
 class Trouble(L.Callback):

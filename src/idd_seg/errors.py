@@ -34,6 +34,10 @@ class RunFolderError(UserError):
     """A run folder that is in use, or that holds another run."""
 
 
+class TimeUp(UserError):  # noqa: N818 - as below
+    """A run that stops since its time is up; it can go on."""
+
+
 class Pruned(Exception):  # noqa: N818 - as below
     """A run that its sweep has given up, because others did better by the same step."""
 

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader, TensorDataset
 
+from idd_seg.callbacks import graceful_stop
 from idd_seg.callbacks.graceful_stop import SIGNALS, GracefulStop
 
 
@@ -86,7 +87,16 @@ def test_the_step_that_goes_on_is_finished(number: int, tmp_path: Any) -> None:
     assert sender.number == number
 
 
-def test_a_second_signal_ends_the_run_at_once(tmp_path: Any) -> None:
+def test_a_signal_that_is_sent_twice_is_one_wish(tmp_path: Any) -> None:
+    """As slurmstepd does: SIGTERM, SIGCONT, SIGTERM within 30 ms."""
+    sender = Sender(signal.SIGTERM, signal.SIGCONT, signal.SIGTERM)
+    with pytest.raises(SIGTERMException):
+        fit(sender, tmp_path)
+    assert sender.steps == 2
+
+
+def test_a_second_wish_ends_the_run_at_once(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graceful_stop, "SAME", 0.0)
     sender = Sender(signal.SIGTERM, signal.SIGTERM)
     with pytest.raises(SystemExit) as caught:
         fit(sender, tmp_path)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -24,6 +25,7 @@ from idd_seg.config.teacher_plan import (
     teacher_config,
 )
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.data.pipeline.fingerprint import Fingerprint
 from idd_seg.distillation.term_checks import check_terms, naming
 from idd_seg.errors import ConfigError, MissingDataError, UserError
 from idd_seg.losses.term import Term
@@ -31,6 +33,7 @@ from idd_seg.models.pretrained.imagenet import pretrained_overlay
 from idd_seg.models.segmenter import Segmenter
 from idd_seg.models.teacher import FrozenTeacher
 
+FilesOf = Callable[[Path], str | None]
 # The groups of a run whose options are compared with the types that constructors declare.
 GROUPS = (
     *("data", "loss", "student", "optimizer", "scheduler", "speed", "trainer", "callbacks", "logger", "balance"),
@@ -40,10 +43,11 @@ GROUPS = (
 
 @dataclass(frozen=True)
 class TeacherRun:
-    """A teacher that has to be trained first: its own configuration, and what the look at it has made."""
+    """A teacher that has to be trained first: its own configuration, what the look at it has made, and its place."""
 
     cfg: DictConfig
     checked: Checked
+    kept: Path
 
 
 @dataclass(frozen=True)
@@ -53,20 +57,25 @@ class Checked:
     Attributes:
         data: with its files found.
         terms: by name, those of a weight above 0; not bound yet.
-        teacher: loaded from the file that the configuration names; None where there is none, or none yet.
+        files: of the splits that a training reads.
+        teacher: loaded from the file that the configuration names, or that is kept; None where there is none yet.
         teacher_run: how the teacher is trained, if it must be.
     """
 
     data: SegmentationDataModule
     terms: dict[str, Term]
+    files: Mapping[str, Fingerprint]
     teacher: FrozenTeacher | None = None
     teacher_run: TeacherRun | None = None
 
 
-def preflight(cfg: DictConfig) -> Checked:
+def preflight(cfg: DictConfig, files_of: FilesOf) -> Checked:
     """Look at all that a run is told, its teacher's training and the files that options name included.
 
     The values of `ranges.RULES` have been looked at before, since that needs no PyTorch.
+
+    Args:
+        files_of: digest of the training files of a run, by its folder; None where that is not known.
 
     Raises:
         UserError: for the first thing that is wrong.
@@ -82,12 +91,13 @@ def preflight(cfg: DictConfig) -> Checked:
         raise ConfigError("data.batch_size=1: the heads' BatchNorm over pooled maps needs at least 2 images")
     _find_files(data)
     student = _dry_student(cfg)
+    files = {split: data.fingerprint(split) for split in ("train", "val")}
     if not needing(terms):
-        return Checked(data, terms)
-    teacher, teacher_run = _look_at_teacher(cfg, data)
+        return Checked(data, terms, files)
+    teacher, teacher_run = _look_at_teacher(cfg, data, files["train"].digest, files_of)
     theirs = _dry_network(cfg.teacher.model, "teacher.model") if teacher is None else teacher
     _bind_dry(terms, student.channels, theirs.channels)
-    return Checked(data, terms, teacher, teacher_run)
+    return Checked(data, terms, files, teacher, teacher_run)
 
 
 def _find_files(data: SegmentationDataModule) -> None:
@@ -99,18 +109,20 @@ def _find_files(data: SegmentationDataModule) -> None:
         ) from error
 
 
-def _look_at_teacher(cfg: DictConfig, data: SegmentationDataModule) -> tuple[FrozenTeacher | None, TeacherRun | None]:
+def _look_at_teacher(
+    cfg: DictConfig, data: SegmentationDataModule, files: str, files_of: FilesOf
+) -> tuple[FrozenTeacher | None, TeacherRun | None]:
     """Open the teacher's file; look at the run that is to train it where there is none."""
     checkpoint = named_checkpoint(cfg)
     if checkpoint is not None:
         return load_teacher(checkpoint, cfg, data), None
     own = teacher_config(cfg)
-    kept = kept_checkpoint(kept_folder(own))
-    if kept.is_file():
-        return load_teacher(str(kept), cfg, data), None
+    kept = kept_folder(own, files, files_of)
+    if kept_checkpoint(kept).is_file():
+        return load_teacher(str(kept_checkpoint(kept)), cfg, data), None
     try:
         check_ranges(own)
-        return None, TeacherRun(own, preflight(own))
+        return None, TeacherRun(own, preflight(own, files_of), kept)
     except UserError as error:
         raise in_teachers_words(error) from error
 

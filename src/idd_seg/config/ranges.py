@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -32,6 +34,17 @@ def number(least: float, most: float = LARGEST, *, above: bool = False) -> Calla
 def one_of(*words: Any) -> Callable[[Any], bool]:
     """Return a test for one of a few values, of the same type."""
     return lambda value: any(type(value) is type(word) and value == word for word in words)
+
+
+def duration(value: Any) -> timedelta | None:
+    """Return a time as Lightning writes it, days:hours:minutes:seconds, or in seconds; None for anything else."""
+    if number(0, math.inf, above=True)(value):
+        return timedelta(seconds=value)
+    found = re.fullmatch(r"(\d+):(\d\d):(\d\d):(\d\d)", value) if isinstance(value, str) else None
+    if found is None:
+        return None
+    days, hours, minutes, seconds = (int(part) for part in found.groups())
+    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
 
 
 @dataclass(frozen=True)
@@ -65,9 +78,15 @@ RULES: dict[str, Rule] = {
     "compile": SWITCH,
     "pretrained": SWITCH,
     "trainer.deterministic": Rule(one_of(True, False, "warn"), "true or false"),
+    "trainer.max_time": Rule(lambda value: duration(value) is not None, "DD:HH:MM:SS, or a number of seconds"),
     "trainer.gradient_clip_val": Rule(number(0, math.inf, above=True), "a number > 0, or null"),
 }
-REQUIRED = ("seed", "measure_batches", *(key for key, rule in RULES.items() if rule in (STEPS, SHARE)))
+REQUIRED = (
+    "seed",
+    "measure_batches",
+    "trainer.timeout_minutes",
+    *(key for key, rule in RULES.items() if rule in (STEPS, SHARE)),
+)
 
 
 def check_ranges(cfg: DictConfig) -> None:

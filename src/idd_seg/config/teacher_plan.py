@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -108,10 +109,18 @@ def cache_key(own: DictConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def kept_folder(own: DictConfig) -> Path:
-    """Return the folder in which a teacher of this configuration is kept, or will be."""
+def kept_folder(own: DictConfig, files: str, files_of: Callable[[Path], str | None]) -> Path:
+    """Return the folder in which a teacher of this configuration and these files is kept, or will be.
+
+    Args:
+        files: digest of the training split's files.
+        files_of: the same of a teacher that is kept in a folder; None where that is not known.
+    """
     folder = Path(str(own.cache_dir)).expanduser() / "teachers"
-    return folder / f"{own.data.name}_{own.name}_{cache_key(own)}"
+    plain = folder / f"{own.data.name}_{own.name}_{cache_key(own)}"
+    if not plain.exists() or files_of(plain) in (None, files):
+        return plain
+    return plain.with_name(f"{plain.name}_{files[:8]}")  # labels were mended, or pictures came, since that one
 
 
 def kept_checkpoint(folder: Path) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
-from idd_seg.data.pipeline.source import Item
+from idd_seg.data.pipeline.source import Files, Item
 from idd_seg.data.scene import draw_scene
 from idd_seg.errors import ConfigError
 from idd_seg.ops.validation import require_whole
@@ -43,6 +43,10 @@ class ShapesSource:
 
     def key(self, index: int) -> str:
         return f"{self.name(index)}/{self.size[0]}x{self.size[1]}/{RECIPE}"
+
+    def files(self, index: int) -> Files:
+        """Return nothing: scenes are made."""
+        return None, None
 
     def __getitem__(self, index: int) -> Item:
         if not 0 <= index < self.length:

@@ -18,7 +18,7 @@ from idd_seg.distillation.non_finite import NonFiniteGuard
 from idd_seg.distillation.teacher_cache import TeacherCache
 from idd_seg.distillation.term_checks import check_run, check_terms, naming, nothing_left, zero_path
 from idd_seg.distributed.collectives import sum_over_ranks, world_size
-from idd_seg.errors import ConfigError, NonFiniteError
+from idd_seg.errors import ConfigError, DataError, NonFiniteError
 from idd_seg.losses.term import Term
 from idd_seg.metrics import ConfusionMatrix, Scores, scores
 from idd_seg.models.segmenter import Segmenter
@@ -242,8 +242,15 @@ class Distiller(L.LightningModule):
         return {"student": outputs.logits, "teacher": teacher.logits}
 
     def on_validation_epoch_end(self) -> None:
-        found = scores(self.confusion.compute())
+        counts = self.confusion.compute()
         self.confusion.reset()
+        if not counts.any():
+            raise DataError(
+                "no pixel of the held-out pictures has a label that counts, so mIoU is not defined; do their masks "
+                "hold the values of the classes (data.label_values, data.ignored, data.ignore_index), and is it the "
+                "right split? python -m idd_seg.prepare shows the share of each class"
+            )
+        found = scores(counts)
         if not self.trainer.sanity_checking:
             self.validated[self.global_step] = found
         self.log("val/mIoU", found.miou, prog_bar=True)

@@ -16,12 +16,13 @@ from lightning.fabric.plugins.environments.cluster_environment import ClusterEnv
 from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
 
 from idd_seg.distributed.environment import RankInfo
-from idd_seg.errors import ConfigError, Pruned, UserError, message_of
+from idd_seg.errors import ConfigError, Pruned, TimeUp, UserError, message_of
 
 CONFIG = "idd_seg/config"
 FIRST = "idd_seg/first"  # the process that failed first; the others lose their group by it
 ERROR = "idd_seg/error/{}"  # a mistake of the user that process {} met
 PRUNED = "idd_seg/pruned"
+TIME_UP = "idd_seg/time_up"
 ENDING = "idd_seg/ending"  # the supervisor knows why, and ends all processes
 # Until all processes have started; a rank 0 that refuses its command line never comes.
 MEETING = timedelta(minutes=10)
@@ -83,6 +84,8 @@ def report(store: Any, rank_info: RankInfo, error: Exception) -> None:
         store.set(FIRST, str(rank_info.rank))
     if isinstance(error, Pruned):
         store.set(PRUNED, str(error))
+    elif isinstance(error, TimeUp):
+        store.set(TIME_UP, str(error))
     elif isinstance(error, UserError | OSError):
         store.set(ERROR.format(rank_info.rank), message_of(error))
 

@@ -20,6 +20,7 @@ from idd_seg.callbacks.wall_clock import WallClock
 from idd_seg.config.instantiate import make, make_data, make_student, make_terms, plain
 from idd_seg.config.option_roles import NOT_IN_A_PICTURE, NOT_IN_AN_OUTPUT, without
 from idd_seg.config.preflight import Checked
+from idd_seg.config.ranges import duration
 from idd_seg.config.teacher import load_teacher
 from idd_seg.config.teacher_plan import needing
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
@@ -36,7 +37,7 @@ from idd_seg.models.teacher import FrozenTeacher
 from idd_seg.ops.quiet import quieten
 from idd_seg.runs.allocator import keep_freed_memory
 
-OURS = ("timeout_minutes", "sync_batchnorm")  # of `trainer`: options that are no Lightning Trainer's
+OURS = ("timeout_minutes", "sync_batchnorm", "max_time")  # of `trainer`: options that are no Lightning Trainer's
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def assemble(cfg: DictConfig, checked: Checked | None = None, rank_info: RankInf
     if rank_info is not None and cfg.trainer.get("sync_batchnorm"):
         synchronise(module.student)
         synchronise(module.terms)
-    interruption, clock = GracefulStop(cfg.trainer.timeout_minutes), WallClock()
+    interruption, clock = GracefulStop(cfg.trainer.timeout_minutes, duration(cfg.trainer.get("max_time"))), WallClock()
     trainer = _trainer(cfg, rank_info, [interruption, clock, ResumeMetrics()])
     return Run(module, data, trainer, interruption, clock, Path(cfg.run_dir), cfg.name)
 

@@ -8,11 +8,12 @@ from typing import Any
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from idd_seg.callbacks.checkpoint import BEST, LAST, save_finally
+from idd_seg.callbacks.graceful_stop import TIME
 from idd_seg.checkpoints.reader import Saved, latest_whole, previous_of
 from idd_seg.data.pipeline.worker_errors import explained
 from idd_seg.distillation.module import Distiller
 from idd_seg.distributed.timeouts import ranks_explained
-from idd_seg.errors import CheckpointError
+from idd_seg.errors import CheckpointError, TimeUp
 from idd_seg.loggers.factory import close_wandb
 from idd_seg.models.segmenter import count_parameters
 from idd_seg.plotting.tables import class_table
@@ -56,6 +57,11 @@ def _train(run: Run) -> None:
         with explained(), ranks_explained(trainer.world_size):
             trainer.fit(run.module, datamodule=run.data, ckpt_path=None if saved is None else saved.path)
     except SIGTERMException:
+        if interruption.number == TIME:
+            raise TimeUp(
+                f"stopped at step {trainer.global_step} of {trainer.max_steps}, since trainer.max_time is up; "
+                f"'{run.last}' is kept, and the same command with resume=auto goes on from there"
+            ) from None
         if interruption.number == signal.SIGINT:
             raise KeyboardInterrupt from None
         raise SystemExit(128 + (interruption.number or signal.SIGTERM)) from None
@@ -84,6 +90,7 @@ def _validate_the_end(run: Run) -> None:
     trainer, module, folder = run.trainer, run.module, run.last.parent
     step = trainer.global_step
     if step not in module.validated:
+        save_finally(trainer, run.last)  # a stop in what follows costs no step
         with explained(), ranks_explained(trainer.world_size):
             trainer.validate(module, datamodule=run.data, verbose=False)
         for name in [LAST, BEST] if _best_step(module) == step else [LAST]:

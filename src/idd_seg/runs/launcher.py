@@ -10,17 +10,19 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from omegaconf import DictConfig, OmegaConf
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from idd_seg.distributed.environment import ADDRESS, PARENT, PORT
-from idd_seg.distributed.process_group import CONFIG, ENDING, ERROR, FIRST, PRUNED
-from idd_seg.errors import Pruned, UserError
+from idd_seg.distributed.process_group import CONFIG, ENDING, ERROR, FIRST, PRUNED, TIME_UP
+from idd_seg.errors import Pruned, TimeUp, UserError
+from idd_seg.runs.stopping import CODES, stoppable
 
 WATCH = 0.2  # seconds between two looks
-GRACE = 20.0  # seconds to end by themselves, a checkpoint included
+GRACE = 20.0  # seconds to end by themselves after a failure
+SAVING = 600.0  # and after a signal, a long step and a large checkpoint included; a second signal ends them at once
 
 
 class RankError(UserError):
@@ -37,15 +39,19 @@ def launch(cfg: DictConfig, devices: int) -> None:
     store = TCPStore(ADDRESS, 0, is_master=True, wait_for_workers=False)
     store.set(CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
     folder = Path(cfg.run_dir)
-    with _logs(folder, devices) as logs, _terminable():
+    with _logs(folder, devices) as logs, stoppable():
         ranks: list[subprocess.Popen[bytes]] = []
+        grace = GRACE
         try:
             for rank in range(devices):
                 ranks.append(_start(rank, devices, store.port, logs[rank]))
             _watch(ranks, store, folder)
+        except (KeyboardInterrupt, SystemExit):
+            grace = SAVING  # nothing has failed: they finish their step, and save
+            raise
         finally:
             store.set(ENDING, "")
-            _end(ranks)
+            _end(ranks, grace)
 
 
 @contextmanager
@@ -60,24 +66,6 @@ def _logs(folder: Path, devices: int) -> Iterator[list[IO[bytes] | None]]:
             file.close()
             if not path.stat().st_size:
                 path.unlink()
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM end this process by an exception, so that the others are ended too."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise SystemExit(128 + number)
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread: a launcher's, which handles signals itself
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _start(rank: int, world: int, port: int, log: IO[bytes] | None) -> subprocess.Popen[bytes]:
@@ -115,6 +103,8 @@ def _watch(ranks: Sequence[subprocess.Popen[bytes]], store: TCPStore, folder: Pa
 def _explain(codes: Sequence[int | None], store: TCPStore, folder: Path) -> None:
     if store.check([PRUNED]):
         raise Pruned(store.get(PRUNED).decode())
+    if store.check([TIME_UP]):
+        raise TimeUp(store.get(TIME_UP).decode())
     for rank in range(len(codes)):
         if store.check([ERROR.format(rank)]):
             raise UserError(store.get(ERROR.format(rank)).decode())
@@ -124,7 +114,7 @@ def _explain(codes: Sequence[int | None], store: TCPStore, folder: Path) -> None
     code = codes[rank] or 0
     if code == 128 + signal.SIGINT:
         raise KeyboardInterrupt
-    if code == 128 + signal.SIGTERM:
+    if code in CODES:
         raise SystemExit(code)
     how = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
     hint = " The system kills what takes too much memory: a smaller data.batch_size may help." if code == -9 else ""
@@ -133,16 +123,20 @@ def _explain(codes: Sequence[int | None], store: TCPStore, folder: Path) -> None
     raise RankError(f"rank {rank} of {len(codes)} ended {how}, and the others were ended{where}.{hint}")
 
 
-def _end(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
+def _end(ranks: Sequence[subprocess.Popen[bytes]], grace: float) -> None:
     """End what still runs: first by SIGTERM, at which a run keeps its state, then by force."""
     for rank in ranks:
         if rank.poll() is None:
             rank.send_signal(signal.SIGTERM)
             rank.send_signal(signal.SIGCONT)  # a stopped process would never see it
-    limit = time.monotonic() + GRACE
-    for rank in ranks:
-        try:
+    limit = time.monotonic() + grace
+    try:
+        for rank in ranks:
             rank.wait(max(0.0, limit - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            rank.kill()
-            rank.wait()
+    except subprocess.TimeoutExpired:
+        pass  # what still runs is ended by force
+    finally:
+        for rank in ranks:
+            if rank.poll() is None:
+                rank.kill()
+                rank.wait()

@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from idd_seg.config.option_roles import may_change
 from idd_seg.data.pipeline.labels import with_table
-from idd_seg.errors import Pruned, RunFolderError, UserError, message_of
+from idd_seg.errors import Pruned, RunFolderError, TimeUp, UserError, message_of
+from idd_seg.runs.data_files import Fingerprints, read_files, refuse_other_files, write_files
 from idd_seg.runs.provenance import describe_run, note_state
 
 LOCK = ".lock"
@@ -26,8 +27,11 @@ BESIDE = ("position_reader.safetensors", "tensorboard", "rank*.log")
 
 
 @contextmanager
-def run_lock(cfg: DictConfig) -> Iterator[float | None]:
+def run_lock(cfg: DictConfig, files: Fingerprints | None = None) -> Iterator[float | None]:
     """Take the folder `cfg.run_dir` for a run, and note in its `run.json` how the run ends.
+
+    Args:
+        files: of the data set, by split; None for a run that is not trained, since it is finished.
 
     Yields:
         The best mIoU if the run there is finished already and `resume=auto`, else None.
@@ -43,11 +47,13 @@ def run_lock(cfg: DictConfig) -> Iterator[float | None]:
     except Timeout:
         raise RunFolderError(f"'{folder}' is in use by a run that goes on; choose another hydra.run.dir") from None
     try:
-        finished = _look(cfg, folder)
+        finished = _look(cfg, folder, files)
         if finished is not None:
             yield finished
             return
         describe_run(cfg, folder)
+        if files is not None:
+            write_files(folder, files)
         try:
             yield None
         except BaseException as error:
@@ -94,7 +100,7 @@ def best_of(folder: Path) -> float:
     return float(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["best"]["miou"])
 
 
-def _look(cfg: DictConfig, folder: Path) -> float | None:
+def _look(cfg: DictConfig, folder: Path, files: Fingerprints | None) -> float | None:
     """Make the folder ready, or return the result that lies there."""
     if not any((folder / name).exists() for name in RESULTS):
         return None
@@ -108,10 +114,12 @@ def _look(cfg: DictConfig, folder: Path) -> float | None:
             for path in folder.glob(pattern):
                 _remove(path)
         return None
-    _refuse_another(cfg, folder)
+    # Where the data set lies does not matter if its files are compared, or if nothing is read any more.
+    _refuse_another(cfg, folder, moved=files is None or read_files(folder) is not None)
     try:
         return best_of(folder)
     except FileNotFoundError:
+        refuse_other_files(folder, files or {})
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
@@ -126,17 +134,17 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _refuse_another(cfg: DictConfig, folder: Path) -> None:
-    """Refuse to go on with a run of another configuration."""
+def _refuse_another(cfg: DictConfig, folder: Path, *, moved: bool) -> None:
+    """Refuse to go on with a run of another configuration; by option, data sets may lie elsewhere."""
     path = folder / "config.yaml"
     try:
-        stored = _compared(OmegaConf.load(path))
+        stored = _compared(OmegaConf.load(path), moved=moved)
     except Exception as error:
         raise RunFolderError(
             f"'{path}' can't be read, so it is not known which run lies there ({error}); choose another "
             "hydra.run.dir, or resume=never, which removes that run"
         ) from error
-    wanted = _compared(cfg)
+    wanted = _compared(cfg, moved=moved)
     # The option that others take their value from first: seed before data.seed.
     for key in sorted({*stored, *wanted}, key=lambda key: (key.count("."), key)):
         if may_change(key) or _same(key, stored.get(key), wanted.get(key)):
@@ -154,10 +162,15 @@ def _same(key: str, stored: Any, wanted: Any) -> bool:
     return bool(stored == wanted)
 
 
-def _compared(cfg: Any) -> dict[str, Any]:
+def _compared(cfg: Any, *, moved: bool) -> dict[str, Any]:
     """Return a configuration's values by dotted key, as those of earlier versions have them."""
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    return _flat({**plain, "data": with_table(plain["data"])} if isinstance(plain.get("data"), Mapping) else plain)
+    found = _flat({**plain, "data": with_table(plain["data"])} if isinstance(plain.get("data"), Mapping) else plain)
+    root = found.get("data.root")
+    if moved and isinstance(root, str):
+        inside = {key: value for key, value in found.items() if isinstance(value, str) and key.startswith("data.")}
+        found.update({key: value.replace(root, "(data.root)") for key, value in inside.items()})
+    return found
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
@@ -170,7 +183,7 @@ def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _state_of(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit):
+    if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit | TimeUp):
         return "interrupted"
     return "pruned" if isinstance(error, Pruned) else "failed"
 

@@ -9,15 +9,17 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from idd_seg.config.preflight import Checked, preflight
-from idd_seg.config.teacher_plan import needing
+from idd_seg.config.teacher_plan import AUTO, needing
 from idd_seg.distributed.environment import RankInfo, rank_info_of
 from idd_seg.distributed.process_group import CONFIG, FOLLOW_TIMEOUT, MEETING, joined, meet, report
 from idd_seg.errors import ConfigError
 from idd_seg.runs.assemble import assemble
+from idd_seg.runs.data_files import read_files
 from idd_seg.runs.fit import fit
 from idd_seg.runs.launcher import launch
 from idd_seg.runs.lock import best_of, finished_already, run_lock
-from idd_seg.runs.teacher import checkpoint_of
+from idd_seg.runs.stopping import stoppable
+from idd_seg.runs.teacher import trained
 
 GONE = "idd_seg/gone/{}"  # process {} has seen that there is no run
 _met: list[Any] = []  # the store, once the others have been met
@@ -31,14 +33,18 @@ def run(cfg: DictConfig) -> float:
     Raises:
         UserError: for whatever is wrong with configuration, data or files.
     """
-    rank_info = rank_info_of()
-    checked = None if finished_already(cfg) else preflight(cfg)
+    with stoppable():
+        return _run(cfg, rank_info_of())
+
+
+def _run(cfg: DictConfig, rank_info: RankInfo | None) -> float:
+    checked = None if finished_already(cfg) else preflight(cfg, _files_of)
     devices = _devices(cfg, rank_info)
-    with run_lock(cfg) as finished:
+    with run_lock(cfg, None if checked is None else checked.files) as finished:
         if finished is not None:
             print(f"run folder: {cfg.run_dir}: finished already, best mIoU {100 * finished:.2f}; nothing to do")
             return finished
-        checked = checked or preflight(cfg)
+        checked = checked or preflight(cfg, _files_of)
         if rank_info is not None:
             return _lead(cfg, checked, rank_info)
         _find_teacher(cfg, checked)
@@ -97,14 +103,27 @@ def _lead(cfg: DictConfig, checked: Checked, rank_info: RankInfo) -> float:
 
 def _find_teacher(cfg: DictConfig, checked: Checked) -> None:
     """Train the teacher, if it must be, before there is a group that would take part in it."""
-    if needing(checked.terms):
-        with open_dict(cfg):
-            cfg.teacher.checkpoint = checkpoint_of(cfg, checked.teacher_run, _train_teacher)
+    if not needing(checked.terms):
+        return
+    with open_dict(cfg):
+        if checked.teacher_run is not None:
+            cfg.teacher.checkpoint = trained(checked.teacher_run, _train_teacher)
+        elif cfg.teacher.checkpoint == AUTO and checked.teacher is not None:
+            cfg.teacher.checkpoint = checked.teacher.source["path"]
+            print(f"teacher: taken from {Path(cfg.teacher.checkpoint).parents[1]}")
 
 
 def _train_teacher(cfg: DictConfig, checked: Checked) -> float:
-    with run_lock(cfg):
+    with run_lock(cfg, checked.files) as finished:
+        if finished is not None:  # the last run was stopped between the end of the training and the renaming
+            return finished
         return fit(assemble(cfg, checked))
+
+
+def _files_of(folder: Path) -> str | None:
+    """Return the digest of the training files of the run in a folder; None where that is not known."""
+    files = read_files(folder)
+    return None if files is None or "train" not in files else files["train"].digest
 
 
 def _devices(cfg: DictConfig, rank_info: RankInfo | None) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import warnings
 from dataclasses import replace
 from functools import partial
@@ -18,6 +17,7 @@ from torch.utils.data import DataLoader
 from idd_seg.data.augment import Augmentation
 from idd_seg.data.pipeline.cache import CachedSource
 from idd_seg.data.pipeline.dataset import EpochSampler, Sample, SegmentationDataset, TrainingSampler, collate
+from idd_seg.data.pipeline.fingerprint import Fingerprint, fingerprint
 from idd_seg.data.pipeline.jitter import recoloured
 from idd_seg.data.pipeline.options import DataOptions
 from idd_seg.data.pipeline.prefetch import Prefetcher
@@ -25,6 +25,7 @@ from idd_seg.data.pipeline.shared_memory import shared_folder
 from idd_seg.data.pipeline.source import Part, Source
 from idd_seg.data.pipeline.submission import ServerFormat
 from idd_seg.data.pipeline.worker_errors import scarce
+from idd_seg.data.pipeline.worker_signals import leave_signals_to_the_run
 from idd_seg.data.pipeline.worker_timeout import PARTS, NamingLoader, limit_worker_time
 from idd_seg.errors import ConfigError, DataError
 from idd_seg.ops.private_api import batches_done
@@ -91,6 +92,10 @@ class SegmentationDataModule(L.LightningDataModule):
                 frozen_epochs=self.frozen_epochs,
             )
         return self.datasets[split]
+
+    def fingerprint(self, split: str) -> Fingerprint:
+        """Return which files a split consists of, wherever the data set lies."""
+        return fingerprint(self.dataset(split).source, getattr(self, "root", None))
 
     def _source(self, split: str) -> Source:
         if self.held_out is None or split not in ("train", "val"):
@@ -205,13 +210,11 @@ class SegmentationDataModule(L.LightningDataModule):
 
 
 def _begin_worker(timeout_s: float | None, worker: int) -> None:
+    leave_signals_to_the_run()
     limit_worker_time(timeout_s)
     # One thread each: several workers with a thread pool of their own slow each other down.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    # The run handles them; what a worker inherits of that would speak for the run's other processes too.
-    for name in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(name, signal.SIG_DFL if name == signal.SIGTERM else signal.SIG_IGN)
 
 
 def _place() -> tuple[int, int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from idd_seg.data.pipeline.decode import IMAGE_SUFFIXES, read_image, read_label
-from idd_seg.data.pipeline.source import Item
+from idd_seg.data.pipeline.source import Files, Item
 from idd_seg.errors import DataError, MissingDataError
 
 
@@ -50,6 +50,10 @@ class PairSource:
 
     def name(self, index: int) -> str:
         return str(self.pairs[index].image)
+
+    def files(self, index: int) -> Files:
+        """Return the files of a photograph and its label."""
+        return self.pairs[index]
 
     def key(self, index: int) -> str:
         """Return paths, sizes and times of the files: a file that was changed is read anew."""

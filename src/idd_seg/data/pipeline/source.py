@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -21,6 +22,9 @@ class Item(NamedTuple):
     name: str
 
 
+Files = tuple[Path | None, Path | None]
+
+
 class Source(Protocol):
     """A finite list of items."""
 
@@ -34,6 +38,10 @@ class Source(Protocol):
 
     def key(self, index: int) -> str:
         """Return a text that is another one whenever the item would be: for caches."""
+        ...
+
+    def files(self, index: int) -> Files:
+        """Return the files that the item is read from: its photograph and its label, None for what is no file."""
         ...
 
 
@@ -57,6 +65,10 @@ class Around:
         """Return a text that is another one whenever the item would be."""
         return self.source.key(index)
 
+    def files(self, index: int) -> Files:
+        """Return the item's photograph and label, None for what is no file."""
+        return self.source.files(index)
+
 
 class Part(Around):
     """The items first to end - 1 of a source."""
@@ -76,3 +88,6 @@ class Part(Around):
 
     def key(self, index: int) -> str:
         return super().key(self.first + index)
+
+    def files(self, index: int) -> Files:
+        return super().files(self.first + index)
