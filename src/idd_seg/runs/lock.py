@@ -31,7 +31,7 @@ def run_lock(cfg: DictConfig, files: Fingerprints | None = None) -> Iterator[flo
     """Take the folder `cfg.run_dir` for a run, and note in its `run.json` how the run ends.
 
     Args:
-        files: of the data set, by split; None for a run that is not trained, since it is finished.
+        files: of the data set, by split; None leaves them out of the comparison with a run that is there.
 
     Yields:
         The best mIoU if the run there is finished already and `resume=auto`, else None.
@@ -91,8 +91,15 @@ def is_locked(folder: Path) -> bool | None:
 
 
 def finished_already(cfg: DictConfig) -> bool:
-    """Tell whether `resume=auto` will find a finished run, for which nothing else needs to be looked at."""
-    return cfg.get("resume") == "auto" and (Path(cfg.run_dir) / "metrics.json").is_file()
+    """Tell whether `resume=auto` will find a finished run of data in the same place: nothing else needs a look."""
+    folder = Path(cfg.run_dir)
+    if cfg.get("resume") != "auto" or not (folder / "metrics.json").is_file():
+        return False
+    try:
+        stored = OmegaConf.select(OmegaConf.load(folder / "config.yaml"), "data.root")
+    except Exception:  # `run_lock` says what is wrong with it
+        return True
+    return bool(stored == OmegaConf.select(cfg, "data.root"))
 
 
 def best_of(folder: Path) -> float:
@@ -114,12 +121,12 @@ def _look(cfg: DictConfig, folder: Path, files: Fingerprints | None) -> float | 
             for path in folder.glob(pattern):
                 _remove(path)
         return None
-    # Where the data set lies does not matter if its files are compared, or if nothing is read any more.
-    _refuse_another(cfg, folder, moved=files is None or read_files(folder) is not None)
+    # Where the data set lies does not matter if its files are compared.
+    _refuse_another(cfg, folder, moved=files is not None and read_files(folder) is not None)
+    refuse_other_files(folder, files or {})
     try:
         return best_of(folder)
     except FileNotFoundError:
-        refuse_other_files(folder, files or {})
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
