@@ -83,6 +83,19 @@ def test_a_split_that_is_not_there_is_left_out(tmp_path: Path, capsys: pytest.Ca
     assert "split 'test' is left out" in capsys.readouterr().out
 
 
+def test_a_data_set_without_a_test_split_is_checked_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(CamVid, "splits", ("train", "val"))
+    data, out = camvid(layouts.camvid(tmp_path)), tmp_path / "out"
+    out.mkdir()
+    check(data, SPLITS, 1, 4, 0, out)
+    assert list(json.loads((out / "report.json").read_text())) == ["train", "val"]
+    assert "split 'test' is left out: data=camvid has none" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="no split 'test'; it has train, val"):
+        check(data, ["test"], 1, 4, 0, out)
+
+
 def test_an_unknown_split_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="data=camvid has no split 'valid'; it has train, val, test"):
         check(camvid(tmp_path / "nowhere"), ["train", "valid"], 1, 4, 0, tmp_path)

@@ -17,6 +17,7 @@ from idd_seg.plotting.figures import save
 from idd_seg.runs.provenance import write_json
 
 NEEDED = ("train", "val")
+OPTIONAL = "test"  # not every data set has it, and the default asks for it
 SHOWN = 20  # problems that are printed; the report holds all
 
 
@@ -26,13 +27,16 @@ def check(
     """Scan the splits; write `report.json` and a contact sheet of each into `folder`, and print what was found.
 
     Raises:
-        ConfigError: for a split that the data set does not have.
+        ConfigError: for a split that the data set does not have; `test` is left out where others are asked for, too.
         DataError: after the report, if anything is wrong; says how much and where it is listed.
     """
-    if unknown := [split for split in splits if split not in data.splits]:
+    present = [split for split in splits if split in data.splits]
+    if unknown := [split for split in splits if split not in present and not (present and split == OPTIONAL)]:
         raise ConfigError(f"data={data.name} has no split '{unknown[0]}'; it has {', '.join(data.splits)}")
+    if len(present) < len(splits):
+        print(f"split '{OPTIONAL}' is left out: data={data.name} has none")
     reports = {}
-    for split in splits:
+    for split in present:
         if split not in NEEDED and not _is_there(data, split):
             continue
         reports[split] = scan(data, split, workers)

@@ -1,4 +1,4 @@
-"""The base of every distillation loss callback."""
+"""The base of every term of the loss."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Term(nn.Module):
     """One summand of the training loss, called by the Distiller at every step.
 
     A subclass implements `forward` by a pure function of tensors. Whatever it must learn beside the student (an
-    adapter) is a plain submodule and is trained with the student; whatever it trains by itself (a reader, a
+    adapter) is a plain submodule and is trained with the student; whatever it trains by itself (a probe, a
     discriminator) has `requires_grad=False` parameters and takes its own optimizer steps in `update`.
 
     Args:
@@ -60,7 +60,7 @@ class Term(nn.Module):
         return {}
 
     def keep(self, folder: Path) -> None:
-        """Write what a later run may load (a trained reader) into the run folder."""
+        """Write what a later run may load (a trained probe) into the run folder."""
 
 
 def require_tap(taps: Mapping[str, object], tap: str) -> None:
