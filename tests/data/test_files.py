@@ -201,8 +201,8 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "end cut off a png": (IMAGE, lambda path: cut(path, 0.95), "damaged or truncated"),
     "empty image": (IMAGE, lambda path: path.write_bytes(b""), r"empty \(0 bytes\)"),
     "empty label": (LABEL, lambda path: path.write_bytes(b""), r"empty \(0 bytes\)"),
-    "text named png": (IMAGE, lambda path: path.write_text("hello"), "no PNG, JPEG, WEBP, BMP, TIFF picture"),
-    "text named label": (LABEL, lambda path: path.write_text("hello"), "no PNG, JPEG, WEBP, BMP, TIFF picture"),
+    "text named png": (IMAGE, lambda path: path.write_text("hello"), "no picture; PNG, JPEG"),
+    "text named label": (LABEL, lambda path: path.write_text("hello"), "no picture; PNG, JPEG"),
     "rgb label": (
         LABEL,
         lambda path: photograph(0).save(path),

@@ -101,8 +101,7 @@ def _stranger(path: Path) -> str:
         kind = "a HEIC or AVIF picture, or a video; store it as JPEG or PNG"
     if kind is None and head.lstrip()[:1] in (b"<", b"{"):
         kind = "a text, such as a web page"
-    suspect = f"it is {kind}" if kind else "it is of another kind, or its beginning is damaged"
-    return f"no {', '.join(FORMATS)} picture: {suspect}"
+    return f"no picture; {', '.join(FORMATS)} are read, and this is {kind or 'something else, or its head is damaged'}"
 
 
 def _short(error: Any) -> str:
