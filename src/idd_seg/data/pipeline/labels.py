@@ -75,6 +75,7 @@ class LabelMap:
             raise ConfigError(f"the value {both[0]} is a class by data.{option}, and ignored by data.ignored")
         # What a mapping names is a class, also where its value is that of the ignore index.
         implied = set() if mapping is not None and ignore_index in pairs else {ignore_index}
+        self.named = frozenset(ignored)
         self.ignored = sorted({*ignored} | implied)
         if outside := [v for v in self.ignored if not 0 <= v <= 255]:
             raise ConfigError(f"data.ignored holds {outside[0]}; values are 0 to 255")
@@ -85,6 +86,10 @@ class LabelMap:
         for value, class_id in pairs.items():
             self.table[int(value)] = class_id
         self.table[self.ignored] = ignore_index
+
+    def asked(self, value: int) -> bool:
+        """Tell whether a value is ignored because `ignored` names it, and not only by being the ignore index."""
+        return value in self.named
 
     def __call__(self, label: UInt8, name: str) -> UInt8:
         """Map (H, W) values to class ids.
