@@ -46,7 +46,12 @@ class Folder(SegmentationDataModule):
         classes: str | None = None,
         **common: Any,
     ) -> None:
-        super().__init__(**common)
+        try:
+            super().__init__(**common)
+        except ConfigError as error:
+            if classes is None or "data.palette" not in str(error):
+                raise
+            raise ConfigError(f"{error}; the colours stand in '{classes}'") from error
         self.root = Path(root).expanduser()
         self.classes, self.label_suffix = classes, label_suffix
         if classes is not None:
