@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from idd_seg.checkpoints.reader import read_checkpoint
-from idd_seg.data.folder import _words
 from idd_seg.data.pipeline.class_list import read_class_list
 from idd_seg.data.pipeline.decode import read_image, read_label
-from idd_seg.data.pipeline.files import read_table
+from idd_seg.data.pipeline.files import read_lines, read_list
 from idd_seg.data.pipeline.labels import LabelMap
+from idd_seg.data.pipeline.list_file import read_pairs, words
 from idd_seg.errors import CheckpointError, ConfigError, DataError
 
 
@@ -44,16 +44,13 @@ def test_list_files_of_any_content(tmp_path_factory: Folders, content: bytes) ->
     path = tmp_path_factory.mktemp("list") / "list.txt"
     path.write_bytes(content)
     try:
-        rows = read_table(path, _words)
+        rows = [words(line) for _, line in read_lines(path)]
+        assert rows
+        for line in read_pairs(path, path.parent):
+            assert line.image.is_relative_to(path.parent)
+            assert ".." not in line.image.parts
     except DataError as error:
         says(error, str(path))
-        return
-    assert rows
-    root = Path("/data")
-    for name in (name for row in rows for name in row):
-        assert name.strip()
-        assert (root / name).is_relative_to(root)
-        assert ".." not in (root / name).parts
 
 
 names = st.text(
@@ -69,9 +66,9 @@ def test_a_list_of_names_is_read_as_it_was_written(tmp_path_factory: Folders, wr
     wanted = [name.strip() for name in written if name.strip()]
     if any(".." in Path(name).parts or "\0" in name for name in wanted) or not wanted or len(set(wanted)) < len(wanted):
         with pytest.raises(DataError):
-            read_table(path, lambda line: [line])
+            read_list(path)
         return
-    assert [row[0] for row in read_table(path, lambda line: [line])] == wanted
+    assert read_list(path) == wanted
 
 
 plain = st.recursive(

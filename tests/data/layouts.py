@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from idd_seg.config import instantiate
+from idd_seg.config import command_line, instantiate
 from idd_seg.config.groups import config_dir
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 
+assert command_line  # registers what the class list of data=folder is read by
 Array = NDArray[Any]
 Size = tuple[int, int]  # height, width
 Layout = Callable[..., Path]

@@ -363,7 +363,7 @@ DAMAGES: dict[str, tuple[int, Callable[[Path], object], str]] = {
     "empty label": (1, lambda p: p.write_bytes(b""), r"empty \(0 bytes\)"),
     "half a photograph": (0, halve, "damaged or truncated"),
     "half a label": (1, halve, "damaged or truncated"),
-    "a web page": (0, lambda p: p.write_text("<html>404</html>"), "no PNG or JPEG picture"),
+    "a web page": (0, lambda p: p.write_text("<html>404</html>"), "no picture; PNG, JPEG"),
     "colours": (1, to_colours, r"colour picture.*data\.masks=rgb"),
     "16 bits": (1, to_16_bits, "16-bit picture.*8 bits"),
     "jpeg": (1, to_jpeg, "JPEG has lost its exact values"),

@@ -146,7 +146,7 @@ def change(path: Path, how: Callable[[Image.Image], Image.Image]) -> None:
 DAMAGES: list[tuple[str, Callable[[Path], object], str]] = [
     ("train", lambda p: p.write_bytes(b""), "empty (0 bytes)"),
     ("train", lambda p: p.write_bytes(p.read_bytes()[:-30]), "damaged or truncated"),
-    ("train", lambda p: p.write_text("<html>"), "no PNG or JPEG picture"),
+    ("train", lambda p: p.write_text("<html>"), "no picture; PNG, JPEG"),
     ("trainannot", lambda p: change(p, lambda m: m.convert("RGB")), "data.masks=rgb"),
     ("trainannot", lambda p: save(raw(p).astype(np.uint16), p), "16-bit"),
     ("trainannot", lambda p: Image.open(p).convert("L").save(p, "JPEG"), "JPEG"),

@@ -26,8 +26,9 @@ from idd_seg.config.teacher_plan import (
 )
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.data.pipeline.fingerprint import Fingerprint
+from idd_seg.data.pipeline.label_check import in_both, sample
 from idd_seg.distillation.term_checks import check_terms, naming
-from idd_seg.errors import ConfigError, MissingDataError, UserError
+from idd_seg.errors import ConfigError, DataError, MissingDataError, UserError
 from idd_seg.losses.term import Term
 from idd_seg.models.pretrained.imagenet import pretrained_overlay
 from idd_seg.models.segmenter import Segmenter
@@ -90,6 +91,7 @@ def preflight(cfg: DictConfig, files_of: FilesOf) -> Checked:
     if data.batch_size < 2:
         raise ConfigError("data.batch_size=1: the heads' BatchNorm over pooled maps needs at least 2 images")
     _find_files(data)
+    _look_at_labels(data)
     student = _dry_student(cfg)
     files = {split: data.fingerprint(split) for split in ("train", "val")}
     if not needing(terms):
@@ -107,6 +109,21 @@ def _find_files(data: SegmentationDataModule) -> None:
         raise MissingDataError(
             f"{error}; python -m idd_seg.prepare data={data.name} fetches what anyone may, and says what is missing"
         ) from error
+
+
+def _look_at_labels(data: SegmentationDataModule) -> None:
+    """Look at a sample of the labels, and at what both splits have in common.
+
+    Raises:
+        DataError: for labels from which nothing can be learnt.
+    """
+    splits = ("train",) if data.held_out is not None else ("train", "val")
+    found = [finding for split in splits for finding in sample(data, split)]
+    if fatal := [finding.text for finding in found if finding.fatal]:
+        raise DataError(fatal[0])
+    for text in [*(finding.text for finding in found), in_both(data)]:
+        if text is not None:
+            warnings.warn(text, stacklevel=2)
 
 
 def _look_at_teacher(

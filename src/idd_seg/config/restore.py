@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import nn
 from idd_seg.checkpoints.reader import Saved
 from idd_seg.config.instantiate import make
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.data.pipeline.other_classes import with_own_classes
 from idd_seg.errors import CheckpointError, ConfigError
 from idd_seg.models.segmenter import Segmenter
 
@@ -53,12 +55,19 @@ def student_from(saved: Saved) -> Segmenter:
 
 
 def data_from(saved: Saved, root: str | None, **changes: Any) -> SegmentationDataModule:
-    """Rebuild the data module of a checkpoint, by option at another place."""
+    """Rebuild the data module of a checkpoint, by option at another place.
+
+    A class list that lies there says what the labels there stand for; the classes keep the order of the training.
+    """
     node = {k: v for k, v in saved.config("data").items() if k != "recipe"}
     refuse_foreign({**node, "augment": None}, saved.path)
     if root is not None:
         if "root" not in node:
             raise ConfigError(f"root={root}: data={node.get('name')} is generated and has no folder; leave root out")
+    node, said = with_own_classes(node, root)
+    if said is not None:
+        warnings.warn(f"data={node.get('name')}: {said}", stacklevel=2)
+    if root is not None:
         node["root"] = root
     # What the training cached may lie elsewhere by now, and whole pictures are read once.
     # A part of the training split that stood in for `val` was the training's own business.

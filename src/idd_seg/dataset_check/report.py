@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.data.pipeline.label_check import in_both
 from idd_seg.dataset_check.contact_sheet import contact_sheet
 from idd_seg.dataset_check.scan import SplitReport, scan
 from idd_seg.errors import ConfigError, DataError, MissingDataError, printable
@@ -42,6 +43,8 @@ def check(
         reports[split] = scan(data, split, workers)
         if reports[split].length and (sheet := contact_sheet(data, split, samples, seed)):
             save(sheet, folder / f"{split}.png")
+    if {"train", "val"} <= reports.keys() and (both := in_both(data)):
+        reports["val"].warnings.append(printable(both))
     path = folder / "report.json"
     write_json(path, {split: report.as_dict(data.class_names) for split, report in reports.items()})
     print_report(data, reports)
@@ -87,6 +90,8 @@ def print_report(data: SegmentationDataModule, reports: Mapping[str, SplitReport
             console.print(f"  [red]bad:[/red] {escape(problem)}", soft_wrap=True, highlight=False)
         if len(report.problems) > SHOWN:
             console.print(f"  and {len(report.problems) - SHOWN} more")
+        for warning in report.warnings[:SHOWN]:
+            console.print(f"  [yellow]look:[/yellow] {escape(warning)}", soft_wrap=True, highlight=False)
 
 
 def _share(part: int, whole: int) -> str:

@@ -17,6 +17,7 @@ from rich.progress import track
 
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.data.pipeline.dataset import SegmentationDataset
+from idd_seg.data.pipeline.label_check import LabelCounts, findings
 from idd_seg.errors import DataError, printable
 
 CHUNK = 32  # items that a process takes at a time
@@ -31,6 +32,8 @@ class SplitReport:
         images: number of photographs in which each class occurs.
         sizes: (height, width) -> number of photographs.
         problems: what is wrong, a line each.
+        warnings: what should be known, a line each.
+        counts: pixels by value; None where nothing was read.
     """
 
     length: int
@@ -38,6 +41,8 @@ class SplitReport:
     images: NDArray[np.int64]
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    counts: LabelCounts | None = None
 
     def add(self, other: SplitReport) -> None:
         """Add what was found in another part of the split."""
@@ -45,6 +50,12 @@ class SplitReport:
         self.images += other.images
         self.sizes.update(other.sizes)
         self.problems += other.problems
+        if self.counts is None or other.counts is None:
+            self.counts = self.counts or other.counts
+        else:
+            self.counts.classes += other.counts.classes
+            self.counts.values += other.counts.values
+            self.counts.images += other.counts.images
 
     def as_dict(self, class_names: Sequence[str]) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -55,6 +66,7 @@ class SplitReport:
             "pixels": dict(zip(names, self.pixels.tolist(), strict=True)),
             "images": dict(zip(names, self.images.tolist(), strict=True)),
             "problems": self.problems,
+            "warnings": self.warnings,
         }
 
 
@@ -69,10 +81,15 @@ def scan(data: SegmentationDataModule, split: str, workers: int = 0) -> SplitRep
     except DataError as error:
         return SplitReport(0, *_zeros(data), problems=[printable(str(error))])
     report = SplitReport(len(dataset), *_zeros(data))
+    report.counts = LabelCounts(report.pixels.copy())
     chunks = [range(i, min(len(dataset), i + CHUNK)) for i in range(0, len(dataset), CHUNK)]
     parts = _parts(dataset, data, chunks, workers or os.cpu_count() or 1)
     for part in track(parts, description=f"scan {data.name} {split}", total=len(chunks)):
         report.add(part)
+    if report.counts is not None:
+        # What could not be read is a problem of its own.
+        for found in findings(data, split, report.counts, report.counts.images):
+            (report.problems if found.fatal else report.warnings).insert(0, found.text)
     expected = data.counts.get(split)
     if expected is not None and len(dataset) != expected:
         report.problems.append(f"{len(dataset)} items; the complete split has {expected} (data.counts.{split})")
@@ -111,15 +128,12 @@ def _scan_own(chunk: range) -> SplitReport:
 
 def _scan_chunk(dataset: SegmentationDataset, num_classes: int, ignore_index: int, chunk: range) -> SplitReport:
     report = SplitReport(len(chunk), np.zeros(num_classes + 1, np.int64), np.zeros(num_classes + 1, np.int64))
+    report.counts = LabelCounts(report.pixels)
     for index in chunk:
         try:
             image, label, name = dataset.source[index]
             if label is not None:
-                counts = np.bincount(dataset.labels(label, name).ravel(), minlength=256)
-                ignored = counts[ignore_index]
-                counts[ignore_index] = 0  # also where it is the id of a class
-                counts = np.append(counts[:num_classes], ignored)
-                report.pixels += counts
+                counts = report.counts.add(label, dataset.labels(label, name), ignore_index)
                 report.images += counts > 0
                 if not counts[:-1].any():
                     report.problems.append(printable(f"{name}: every pixel of its label is ignored"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import yaml
 from idd_seg.errors import DataError
 
 LIMIT = 1 << 20  # bytes of a class list
+SHOWN = 20  # faults that are said at once
 KEYS = {"name", "colour", "value", "values"}
 
 
@@ -46,72 +49,109 @@ def read_class_list(path: str | Path) -> ClassList:
     colour gets one.
 
     Raises:
-        DataError: that names the file and the entry, for whatever can't be used.
+        DataError: that names the file and every entry that can't be used.
     """
     path = Path(path).expanduser()
-    found = _load(path)
+    found, written = _load(path)
     if not isinstance(found, dict) or not isinstance(found.get("classes"), list) or set(found) - {"classes", "ignore"}:
         raise DataError(f"{path}: a class list holds 'classes', a list, and may hold 'ignore', a list; nothing else")
-    entries = [_entry(raw, i, path) for i, raw in enumerate(found["classes"])]
-    if len(entries) < 2:
-        raise DataError(f"{path}: there are {len(entries)} classes, and at least 2 are needed")
+    faults: list[str] = []
+    texts = written.get("classes") if isinstance(written, dict) else None
+    entries = []
+    for i, raw in enumerate(found["classes"]):
+        text = texts[i] if isinstance(texts, list) and i < len(texts) else None
+        if (entry := _entry(raw, i, text, faults)) is not None:
+            entries.append(entry)
+    if len(found["classes"]) < 2:
+        faults.append(f"there are {len(found['classes'])} classes, and at least 2 are needed")
     names = [name for name, _, _ in entries]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise DataError(f"{path}: two classes are called '{twice[0]}'")
+    faults += [f"two classes are called '{name}'" for name, number in Counter(names).items() if number > 1]
     label_values: dict[int, int] = {}
     for class_id, (name, _, values) in enumerate(entries):
         for value in values:
             if value in label_values:
-                raise DataError(f"{path}: the value {value} stands for '{names[label_values[value]]}' and for '{name}'")
-            label_values[value] = class_id
+                faults.append(f"the value {value} stands for '{names[label_values[value]]}' and for '{name}'")
+            label_values.setdefault(value, class_id)
     ignore = found.get("ignore") or []
     if not isinstance(ignore, list):
-        raise DataError(f"{path}: 'ignore' is a list of values or colours, got {ignore!r}")
-    ignored = [_value(v, "ignore", path) for v in ignore if not isinstance(v, list)]
-    if both := [value for value in ignored if value in label_values]:
-        raise DataError(f"{path}: the value {both[0]} stands for '{names[label_values[both[0]]]}', and is ignored")
-    colours = [_colour(v, "ignore", path) for v in ignore if isinstance(v, list)]
+        faults.append(f"'ignore' is a list of values or colours, got {ignore!r}")
+        ignore = []
+    ignored = [v for v in ignore if not isinstance(v, list) and _is_value(v, "ignore", faults)]
+    faults += [
+        f"the value {value} stands for '{names[label_values[value]]}', and is ignored"
+        for value in ignored
+        if value in label_values
+    ]
+    colours = [v for v in ignore if isinstance(v, list) and _is_colour(v, "ignore", faults)]
+    if faults:
+        raise DataError(_together(path, faults))
     return ClassList(names, [colour for _, colour, _ in entries], label_values, ignored, colours)
 
 
-def _load(path: Path) -> Any:
+def _together(path: Path, faults: Sequence[str]) -> str:
+    """Say all that is wrong with a class list at once."""
+    if len(faults) == 1:
+        return f"{path}: {faults[0]}"
+    more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
+    return "\n  ".join([f"{path}: {len(faults)} entries can't be used:", *faults[:SHOWN], *more])
+
+
+def _load(path: Path) -> tuple[Any, Any]:
+    """Return what the file holds, and the same with every value as the text that was written."""
     try:
         if path.stat().st_size > LIMIT:
             raise DataError(f"{path}: a class list of more than {LIMIT} bytes is none")
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")
+        return yaml.safe_load(text), yaml.load(text, yaml.BaseLoader)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(f"the class list '{path}' can't be read ({reason}); set data.classes=FILE") from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise DataError(f"{path}: the class list is no YAML ({' '.join(str(error).split())})") from error
 
 
-def _entry(raw: Any, index: int, path: Path) -> tuple[str, list[int], list[int]]:
-    """Return name, colour and values of a class."""
-    if isinstance(raw, str):
-        raw = {"name": raw}
-    if not isinstance(raw, dict) or not isinstance(raw.get("name"), str) or set(raw) - KEYS:
-        raise DataError(
-            f"{path}: class {index} must be a name, or hold 'name' and no more than {', '.join(sorted(KEYS))}"
-        )
+def _entry(raw: Any, index: int, written: Any, faults: list[str]) -> tuple[str, list[int], list[int]] | None:
+    """Return name, colour and values of a class, or None after saying what is wrong with it."""
+    if not isinstance(raw, dict):
+        raw, written = {"name": raw}, {"name": written}
+    if not isinstance(raw.get("name"), str) or set(raw) - KEYS:
+        text = written.get("name") if isinstance(written, dict) else None
+        hint = _quoted(raw["name"], text) if "name" in raw and not set(raw) - KEYS else ""
+        form = f", or hold 'name' and no more than {', '.join(sorted(KEYS))}"
+        faults.append(f"class {index} must be a name{hint or form}")
+        return None
     name = raw["name"]
     values = raw.get("values", [raw.get("value", index)])
     if not isinstance(values, list) or ("value" in raw and "values" in raw):
-        raise DataError(f"{path}: class '{name}' has either a 'value', or 'values', a list")
-    colour = _colour(raw["colour"], name, path) if "colour" in raw else bit_colour(index + 1)
-    return name, colour, [_value(value, name, path) for value in values]
+        faults.append(f"class '{name}' has either a 'value', or 'values', a list")
+        values = []
+    colour = bit_colour(index + 1)
+    if "colour" in raw and _is_colour(raw["colour"], name, faults):
+        colour = raw["colour"]
+    return name, colour, [value for value in values if _is_value(value, name, faults)]
 
 
-def _value(raw: Any, name: str, path: Path) -> int:
+def _quoted(raw: Any, written: Any) -> str:
+    """Return the hint to quote a word that YAML takes for something else."""
+    if isinstance(raw, dict | list | str) or not isinstance(written, str):
+        return ""
+    kind = {bool: "true or false", type(None): "nothing", int: "a number", float: "a number"}.get(type(raw), "a date")
+    text = written.strip() or "none"
+    return f", but YAML reads {text if written.strip() else 'an empty entry'} as {kind}: put it in quotes, '{text}'"
+
+
+def _is_value(raw: Any, name: str, faults: list[str]) -> bool:
     if not isinstance(raw, int) or isinstance(raw, bool) or not 0 <= raw <= 255:
-        raise DataError(f"{path}, '{name}': a value in a mask is a whole number, 0 to 255, got {raw!r}")
-    return raw
+        faults.append(f"'{name}': a value in a mask is a whole number, 0 to 255, got {raw!r}")
+        return False
+    return True
 
 
-def _colour(raw: Any, name: str, path: Path) -> list[int]:
+def _is_colour(raw: Any, name: str, faults: list[str]) -> bool:
     if not isinstance(raw, list) or len(raw) != 3:
-        raise DataError(f"{path}, '{name}': a colour is a list of three numbers, 0 to 255, got {raw!r}")
-    return [_value(channel, name, path) for channel in raw]
+        faults.append(f"'{name}': a colour is a list of three numbers, 0 to 255, got {raw!r}")
+        return False
+    return all([_is_value(channel, name, faults) for channel in raw])
 
 
 def bit_colour(index: int) -> list[int]:

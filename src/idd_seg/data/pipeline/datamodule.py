@@ -60,6 +60,7 @@ class SegmentationDataModule(L.LightningDataModule):
         self.held_out, self.frozen_epochs = chosen.held_out, chosen.frozen_epochs
         self.num_workers, self.timeout_s = chosen.num_workers, chosen.timeout_s
         self.cache, self.cache_dir, self.counts = chosen.cache, chosen.cache_dir, dict(chosen.counts or {})
+        self.said: set[str] = set()
         self.datasets: dict[str, SegmentationDataset] = {}
         self.feed: Prefetcher | None = None  # of the training in progress
 
@@ -67,6 +68,12 @@ class SegmentationDataModule(L.LightningDataModule):
     def judged(self) -> str:
         """What a training is judged on, in words: the split `val`, or the part of `train` that stands in for it."""
         return "val" if self.held_out is None else f"train, last of {self.held_out} parts"
+
+    def say(self, text: str) -> None:
+        """Print a choice that was made, once; among several processes the first one does."""
+        if text not in self.said and _place()[0] == 0:
+            print(text, flush=True)
+        self.said.add(text)
 
     def make_source(self, split: str) -> Source:
         """Return the items of one of `splits`."""

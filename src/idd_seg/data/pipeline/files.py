@@ -3,14 +3,47 @@
 from __future__ import annotations
 
 import os
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from idd_seg.data.pipeline.decode import IMAGE_SUFFIXES, read_image, read_label
-from idd_seg.data.pipeline.source import Files, Item
+from idd_seg.data.pipeline.decode import IMAGE_SUFFIXES, LABEL_SUFFIX, read_image, read_label
+from idd_seg.data.pipeline.source import Files, Item, UInt8
 from idd_seg.errors import DataError, MissingDataError
+
+# Folders that systems and programs put between a user's own.
+FOREIGN = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found", "Thumbs.db", "desktop.ini"}
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a file or folder is no user's picture: .ipynb_checkpoints, ._x.jpg, __MACOSX, Thumbs.db."""
+    return name.startswith(".") or name in FOREIGN
+
+
+def one_form(name: str) -> str:
+    """Return a name in one form of Unicode: systems write the same letters in two."""
+    return unicodedata.normalize("NFC", name)
+
+
+def find_file(root: Path, name: str) -> Path | None:
+    """Return what lies below a folder by a name, whatever form of Unicode it was written in; None if nothing does."""
+    path = root / name
+    try:
+        if path.exists() or path.is_symlink():
+            return path
+    except (OSError, ValueError):
+        return None
+    if name.isascii():
+        return None
+    for part in Path(name).parts:
+        try:
+            root = next(root / found for found in os.listdir(root) if one_form(found) == one_form(part))
+        except (OSError, StopIteration):
+            return None
+    return root
 
 
 class Pair(NamedTuple):
@@ -48,6 +81,11 @@ class PairSource:
             )
         return Item(image, label, str(pair.image))
 
+    def label(self, index: int) -> UInt8 | None:
+        """Return the label alone."""
+        path = self.pairs[index].label
+        return None if path is None else read_label(path, self.masks)
+
     def name(self, index: int) -> str:
         return str(self.pairs[index].image)
 
@@ -83,8 +121,9 @@ def require_folder(path: Path, what: str) -> Path:
 
 
 def walk(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """Return the files with one of the endings below a folder, in the order of names.
+    """Return the files with one of the endings, in any case, below a folder, in the order of names.
 
+    What `is_hidden` is left out.
     Links are followed, but not into a folder that they lie in.
     """
     return sorted(path for path in _files(folder, frozenset()) if path.suffix.lower() in suffixes)
@@ -100,6 +139,8 @@ def _files(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
     if here in above:
         return
     for entry in entries:
+        if is_hidden(entry.name):
+            continue
         if _is(entry.is_dir):
             yield from _files(Path(entry.path), above | {here})
         elif _is(entry.is_file) or entry.is_symlink():  # a link to nowhere is missed later, by name
@@ -143,11 +184,20 @@ def pair_each(found: Sequence[Path], images: Path, labels: Path) -> list[Pair]:
     Raises:
         DataError: if an image has no label, or two images have the same one.
     """
-    pairs = [Pair(path, labels / path.relative_to(images).with_suffix(".png")) for path in found]
+    by_name = {_key(path, labels): path for path in reversed(walk(labels, (LABEL_SUFFIX,)))}
+    pairs = [
+        Pair(path, by_name.get(_key(path, images), labels / path.relative_to(images).with_suffix(LABEL_SUFFIX)))
+        for path in found
+    ]
     twice = [label for label, number in Counter(pair.label for pair in pairs).items() if number > 1]
     if twice and twice[0] is not None:
         raise DataError(f"'{images}' holds '{twice[0].stem}' in two formats, for one label; remove one of them")
     return require_files(pairs)
+
+
+def _key(path: Path, base: Path) -> str:
+    """Return what photographs and labels are paired by: the path below a folder, without ending."""
+    return one_form(str(path.relative_to(base).with_suffix("")))
 
 
 def require_files(pairs: list[Pair]) -> list[Pair]:
@@ -168,34 +218,46 @@ def require_files(pairs: list[Pair]) -> list[Pair]:
 
 
 def read_list(path: Path) -> list[str]:
-    """Read the non-empty lines of a list file; see `read_table`."""
-    return [line for (line,) in read_table(path, lambda line: [line])]
-
-
-def read_table(path: Path, columns: Callable[[str], list[str]]) -> list[list[str]]:
-    """Read the non-empty lines of a list file, each split by `columns` into the names of files.
+    """Read the names of a list file, a name in each line that is not empty.
 
     Raises:
-        DataError: if it is missing, not text, empty, names a file outside the data set, or begins two lines alike.
+        DataError: as `read_lines`; also if a name leads out of the data set, or stands there twice.
+    """
+    first: dict[str, int] = {}
+    for number, name in read_lines(path):
+        refuse_leading_out(name, f"{path}, line {number}")
+        if name in first:
+            raise DataError(f"{path}, line {number}: '{name}' stands in line {first[name]} already; remove one of them")
+        first[name] = number
+    return list(first)
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """Read the lines of a list file that are not empty, with their numbers; UTF-8, or UTF-16 with its mark.
+
+    Raises:
+        DataError: if it is missing, not text, or empty.
     """
     try:
-        lines = enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1)
+        content = path.read_bytes()
+        marked = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+        text = content.decode("utf-16" if marked else "utf-8-sig")
     except FileNotFoundError as error:
         raise MissingDataError(
             f"there is no list file '{path}'; set data.root=PATH to where the data set lies"
         ) from error
-    except (UnicodeDecodeError, OSError) as error:
-        raise DataError(f"{path}: the list file can't be read ({error})") from error
-    rows = {number: columns(line.strip()) for number, line in lines if line.strip()}
+    except OSError as error:
+        raise DataError(f"{path}: the list file can't be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: the list file can't be read as text ({error}); save it as UTF-8") from error
+    rows = [(number, line.strip()) for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1) if line.strip()]
+    if odd := [number for number, line in rows if "\0" in line]:
+        raise DataError(f"{path}, line {odd[0]}: the list file holds bytes that are no text; save it as UTF-8")
     if not rows:
         raise DataError(f"{path}: the list file is empty")
-    first: dict[str, int] = {}
-    for number, names in rows.items():
-        for name in names:
-            if name.startswith(("/", "\\")) or ".." in Path(name).parts or "\0" in name:
-                raise DataError(f"{path}, line {number}: '{name}' leads out of the data set")
-        if names[0] in first:
-            before = first[names[0]]
-            raise DataError(f"{path}, line {number}: '{names[0]}' stands in line {before} already; remove one of them")
-        first[names[0]] = number
-    return list(rows.values())
+    return rows
+
+
+def refuse_leading_out(name: str, where: str) -> None:
+    if name.startswith(("/", "\\")) or ".." in Path(name).parts or "\0" in name:
+        raise DataError(f"{where}: '{name}' leads out of the data set")

@@ -12,11 +12,16 @@ from numpy.typing import NDArray
 from idd_seg.data.pipeline.source import UInt8
 from idd_seg.errors import ConfigError, DataError
 
+# Options that runs of before do not have, with the values that stand for what these did.
+NEUTRAL = {"label_suffix": "auto"}
+SHOWN = 8  # colours that are named at once
+
 
 class ToClasses(Protocol):
     """Maps a label as it was read to class ids (H, W) uint8, or raises a DataError that names the sample."""
 
     colours: bool  # whether labels are read as (H, W, 3) colours, or as (H, W) values
+    remedy: str  # what to do about a value that is of no class
 
     def __call__(self, label: UInt8, name: str) -> UInt8: ...
 
@@ -36,6 +41,7 @@ class LabelMap:
     """
 
     colours = False
+    remedy = "data.num_classes, data.label_values and data.ignored say what values stand for"
 
     def __init__(
         self,
@@ -68,6 +74,7 @@ class LabelMap:
             raise ConfigError(f"the value {both[0]} is a class by data.{option}, and ignored by data.ignored")
         # What a mapping names is a class, also where its value is that of the ignore index.
         implied = set() if mapping is not None and ignore_index in pairs else {ignore_index}
+        self.named = frozenset(ignored)
         self.ignored = sorted({*ignored} | implied)
         if outside := [v for v in self.ignored if not 0 <= v <= 255]:
             raise ConfigError(f"data.ignored holds {outside[0]}; values are 0 to 255")
@@ -79,18 +86,22 @@ class LabelMap:
             self.table[int(value)] = class_id
         self.table[self.ignored] = ignore_index
 
+    def asked(self, value: int) -> bool:
+        """Tell whether a value is ignored because `ignored` names it, and not only by being the ignore index."""
+        return value in self.named
+
     def __call__(self, label: UInt8, name: str) -> UInt8:
         """Map (H, W) values to class ids.
 
         Raises:
-            DataError: that names the sample and the first value that is no class.
+            DataError: that names the sample and its values that are no class.
         """
         classes: UInt8 = cv2.LUT(label, self.table)
         if (stray := classes == self.stray).any():
-            value = int(label[stray].flat[0])
+            values = np.unique(label[stray]).tolist()
             raise DataError(
-                f"{name}: its label has the value {value}; the data set has the classes {_ranges(self.known)} "
-                f"and ignores {_ranges(self.ignored)} (data.num_classes, data.label_values, data.ignored)"
+                f"{name}: its label has the value{'s' if len(values) > 1 else ''} {_ranges(values)}; the data set has "
+                f"the classes {_ranges(self.known)} and ignores {_ranges(self.ignored) or 'nothing'}; {self.remedy}"
             )
         return classes
 
@@ -101,6 +112,8 @@ def with_table(options: Mapping[str, Any]) -> dict[str, Any]:
     So runs, kept teachers and cached outputs from before that option hold them; what compares options compares these.
     """
     plain = {key: value for key, value in options.items() if key != "reduce_zero_label"}
+    # What is new is left out where it changes nothing.
+    plain = {key: value for key, value in plain.items() if NEUTRAL.get(key) != value}
     if options.get("reduce_zero_label"):
         plain["label_values"], plain["ignored"] = _reduced(plain["num_classes"], plain.get("ignored") or ())
     return plain
@@ -123,6 +136,7 @@ class ColourMap:
     """
 
     colours = True
+    remedy = "add it to the class list, or to the colours that are ignored"
 
     def __init__(
         self, colours: Sequence[Sequence[int]], ignore_index: int, ignored: Sequence[Sequence[int]] = ()
@@ -148,16 +162,18 @@ class ColourMap:
         """Map (H, W, 3) colours to class ids.
 
         Raises:
-            DataError: that names the sample and the first colour that is no class.
+            DataError: that names the sample and its first colours that are no class.
         """
         packed = _pack(label)
         place = np.searchsorted(self.packed, packed).clip(max=len(self.packed) - 1)
         stray = self.packed[place] != packed
         if stray.any():
-            row, column = np.argwhere(stray)[0]
+            found = np.unique(label[stray], axis=0).tolist()
+            more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
             raise DataError(
-                f"{name}: its label has the colour {label[row, column].tolist()}, which is of no class; add it to "
-                "the class list, or to the colours that are ignored"
+                f"{name}: its label has the colour{'s' if len(found) > 1 else ''} "
+                f"{', '.join(map(str, found[:SHOWN]))}{more}, which {'are' if len(found) > 1 else 'is'} of no class; "
+                f"{self.remedy}"
             )
         classes: UInt8 = self.ids[place]
         return classes

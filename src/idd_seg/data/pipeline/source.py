@@ -45,6 +45,13 @@ class Source(Protocol):
         ...
 
 
+def label_of(source: Source, index: int) -> UInt8 | None:
+    """Return the label of an item, without its photograph where the source can."""
+    read = getattr(source, "label", None)
+    label: UInt8 | None = source[index].label if read is None else read(index)
+    return label
+
+
 class Around:
     """A source of the items of another one; a subclass changes how they are read, or which there are."""
 
@@ -56,6 +63,10 @@ class Around:
 
     def __getitem__(self, index: int) -> Item:
         return self.source[index]
+
+    def label(self, index: int) -> UInt8 | None:
+        """Return the item's label alone."""
+        return label_of(self.source, index)
 
     def name(self, index: int) -> str:
         """Return the item's name, without reading the item."""
@@ -82,6 +93,9 @@ class Part(Around):
 
     def __getitem__(self, index: int) -> Item:
         return super().__getitem__(self.first + index)
+
+    def label(self, index: int) -> UInt8 | None:
+        return super().label(self.first + index)
 
     def name(self, index: int) -> str:
         return super().name(self.first + index)
