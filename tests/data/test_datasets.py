@@ -259,7 +259,7 @@ def test_cityscapes_train_ids_give_the_same_classes(roots: dict[str, Path]) -> N
 
 
 def test_cityscapes_refuses_other_kinds_of_labels(roots: dict[str, Path]) -> None:
-    with pytest.raises(ConfigError, match=r"data\.labels must be one of labelIds, labelTrainIds, got 'color'"):
+    with pytest.raises(ConfigError, match=r"data\.labels must be labelIds or labelTrainIds, got 'color'"):
         make_data("cityscapes", roots["cityscapes"], "data.labels=color")
 
 

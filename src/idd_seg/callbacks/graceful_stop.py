@@ -47,14 +47,14 @@ class GracefulStop(L.Callback):
         self.start = 0.0
         self.number: int | None = None
         self.told = 0.0  # when it came
-        self.patience = timedelta(minutes=minutes)
+        self.timeout = timedelta(minutes=minutes)
         self.group: Any = None
         self.before: dict[int, Any] = {}
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.world_size > 1:
             if dist.get_backend() != dist.Backend.GLOO:
-                self.group = dist.new_group(backend=dist.Backend.GLOO, timeout=self.patience)
+                self.group = dist.new_group(backend=dist.Backend.GLOO, timeout=self.timeout)
             # Called by Lightning before each batch, for its message, which waits for the GPU.
             private_api.call_before_each_batch(trainer, self._agree)
         if threading.current_thread() is not threading.main_thread():

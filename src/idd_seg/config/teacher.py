@@ -11,11 +11,12 @@ from torch import nn
 from idd_seg.checkpoints.reader import read_checkpoint
 from idd_seg.config.instantiate import make, plain
 from idd_seg.config.restore import BARE, check_classes, refuse_foreign
+from idd_seg.config.teacher_plan import is_foreign
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.errors import ConfigError
 from idd_seg.models.foreign.class_map import Mapped
 from idd_seg.models.foreign.network import Opened
-from idd_seg.models.foreign.opening import in_classes_of, is_foreign, open_teacher, say
+from idd_seg.models.foreign.opening import in_classes_of, open_teacher, say
 from idd_seg.models.teacher import FrozenTeacher
 
 

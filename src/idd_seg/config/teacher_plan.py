@@ -14,10 +14,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from idd_seg.config.option_roles import NOT_IN_A_TEACHER, TEACHER_CALLBACKS, TEACHER_TRAINER, without
 from idd_seg.data.pipeline.labels import with_table
 from idd_seg.errors import ConfigError, UserError, message_of
-from idd_seg.models.foreign.opening import is_foreign
 
 AUTO = "auto"
 RECIPE_VERSION = 1  # raised when a change of code makes kept teachers stale
+
+
+def is_foreign(teacher: DictConfig) -> bool:
+    """Tell whether a teacher's configuration is one from elsewhere: it has no plan by which it could be trained."""
+    return "training" not in teacher
 
 
 def named_checkpoint(cfg: DictConfig) -> str | None:

@@ -133,7 +133,7 @@ class SegmentationDataModule(L.LightningDataModule):
             part: first batch and end of a training, counted over the epochs; None is one epoch.
         """
         dataset = self.dataset(split)
-        rank, world = _place()
+        rank, world = _rank_and_world()
         sampler: EpochSampler | TrainingSampler
         sampler = EpochSampler(len(dataset), self.seed, shuffle=shuffle, rank=rank, world=world)
         if len(dataset) < world:
@@ -224,7 +224,7 @@ def _begin_worker(timeout_s: float | None, worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def _place() -> tuple[int, int]:
+def _rank_and_world() -> tuple[int, int]:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1

@@ -19,11 +19,6 @@ MODEL = "model"  # where the metadata of an imported file describes the network
 KEPT = "idd_seg.import_checkpoint"
 
 
-def is_foreign(teacher: Mapping[str, Any]) -> bool:
-    """Tell whether a teacher's configuration is one from elsewhere: it has no plan by which it could be trained."""
-    return "training" not in teacher
-
-
 def open_teacher(
     checkpoint: str,
     model: Mapping[str, Any] | None,
