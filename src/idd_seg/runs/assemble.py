@@ -82,7 +82,8 @@ def assemble(cfg: DictConfig, checked: Checked | None = None, rank_info: RankInf
         synchronise(module.student)
         synchronise(module.terms)
     interruption, clock = GracefulStop(cfg.trainer.timeout_minutes), WallClock()
-    trainer = _trainer(cfg, rank_info, [interruption, clock, ResumeMetrics()])
+    limit = data.judge_part(cfg.trainer.limit_val_batches)
+    trainer = _trainer(cfg, rank_info, [interruption, clock, ResumeMetrics()], limit)
     return Run(module, data, trainer, interruption, clock, Path(cfg.run_dir), cfg.name)
 
 
@@ -134,7 +135,9 @@ def cache_of(
     return cache
 
 
-def _trainer(cfg: DictConfig, rank_info: RankInfo | None, callbacks: Sequence[L.Callback]) -> L.Trainer:
+def _trainer(
+    cfg: DictConfig, rank_info: RankInfo | None, callbacks: Sequence[L.Callback], limit_val_batches: int | float
+) -> L.Trainer:
     """Build Lightning's trainer, with these callbacks before those of the configuration."""
     trainer: L.Trainer = _make(
         _trainer_options(cfg, rank_info),
@@ -147,6 +150,7 @@ def _trainer(cfg: DictConfig, rank_info: RankInfo | None, callbacks: Sequence[L.
             LightningEnvironment() if rank_info is None else Joined(rank_info),
         ],
         default_root_dir=cfg.run_dir,
+        limit_val_batches=limit_val_batches,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
