@@ -68,6 +68,15 @@ def _job_folder(number: int, options: str, sweep: str | None = None) -> str:
 OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True)
 
 
+# Hydra takes `teacher=PATH` for a choice of the group of this name, which is one of a training's alone.
+SHORT = {"compare": {"teacher": "teacher.checkpoint"}}
+
+
+def _in_full(word: str, config_name: str) -> str:
+    name, sign, value = word.partition("=")
+    return f"{SHORT.get(config_name, {}).get(name, name)}{sign}{value}"
+
+
 def _choices(config_name: str) -> str:
     """Return the groups of a command and their choices, for its help."""
     return "\n".join(f"{group}: {', '.join(options_of(group))}" for group in chosen_groups(config_name))
@@ -84,6 +93,7 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     A mistake of the user ends the process with exit code 1 and one message; with HYDRA_FULL_ERROR=1 in the
     environment it shows the stack trace instead.
     """
+    sys.argv[1:] = [_in_full(word, config_name) for word in sys.argv[1:]]
     # A name of its own, which goes with the task to launchers' processes; there the variable is set as below.
     wants_trace = WANTS_TRACE
     # Hydra would print errors in its own way; asked for the trace, it lets them pass to here.
