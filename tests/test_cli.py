@@ -195,10 +195,35 @@ def test_no_weights_offline_says_what_to_do_at_once(tmp_path: Path) -> None:
     assert "pretrained=false" in message
 
 
+def test_a_network_that_nobody_has_weights_of_says_so(tmp_path: Path) -> None:
+    message = clean_error(run_here("train", *TINY, "loss=ce", "student=small", "pretrained=true", cwd=tmp_path))
+    assert "there are no ImageNet weights for backbone 'resnet18' with student.options={'stem_type': 'deep'" in message
+    assert "train from scratch with pretrained=false" in message
+
+
+@pytest.mark.parametrize("command", ["evaluate", "train", "predict", "export"])
+def test_a_file_that_would_call_something_is_never_advised_to_be_read(command: str, tmp_path: Path) -> None:
+    torch.save({"model": Hostile(tmp_path / "victim")}, tmp_path / "c.pth")
+    options = {
+        "train": [*TINY, "loss=ce", "student.weights=c.pth"],
+        "predict": ["checkpoint=c.pth", "input=c.pth"],
+    }.get(command, ["checkpoint=c.pth"])
+    message = clean_error(run_here(command, *options, cwd=tmp_path))
+    assert (
+        "holds more than weights and plain values, or is damaged, and was not opened: it names posix.mkdir" in message
+    )
+    assert "weights_only" not in message
+    assert not (tmp_path / "victim").exists()
+
+
 def test_a_real_data_set_needs_a_teacher_with_weights(tmp_path: Path) -> None:
     make_camvid(tmp_path / "camvid")
-    message = clean_error(run_here("train", "data=camvid", "data.root=camvid", "data.batch_size=2", cwd=tmp_path))
-    assert "python -m idd_seg.train data=camvid student=r101 teacher=none loss=ce" in message
+    options = ["data.root=camvid", "data.batch_size=2", "pretrained=false", "loss.kd_weight=2"]
+    message = clean_error(run_here("train", "data=camvid", *options, cwd=tmp_path))
+    assert (
+        "python -m idd_seg.train data=camvid student=r101 teacher=none loss=ce data.root=camvid data.batch_size=2 "
+        "pretrained=false; then"
+    ) in message
     assert "teacher.checkpoint=PATH" in message
 
 

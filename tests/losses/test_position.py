@@ -32,7 +32,9 @@ def test_pictures_of_few_cells_are_measured_and_trained_ones_are_refused() -> No
     term = Position(warmup_steps=0)
     term.bind({"head": 4}, {"head": 4})
     small = Outputs(torch.zeros(2, 3, 2, 1), {"head": torch.rand(2, 4, 2, 1)})
-    batch = Batch(torch.zeros(2, 3, 8, 8), torch.zeros(2, 8, 8, dtype=torch.long), boxes(WHOLE, WHOLE).float(), ["a", "b"])
+    batch = Batch(
+        torch.zeros(2, 3, 8, 8), torch.zeros(2, 8, 8, dtype=torch.long), boxes(WHOLE, WHOLE).float(), ["a", "b"]
+    )
     term.eval()
     found = term.measure(small, small, batch)
     assert 0 <= found["mse_student"] <= 1
