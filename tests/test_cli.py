@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -11,9 +13,11 @@ from typing import Any
 
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
 from idd_seg.callbacks.graceful_stop import SIGNALS
+from idd_seg.config import command_line
 from tests.helpers import TINY, clean_error, run, run_here
 
 
@@ -103,6 +107,53 @@ MISTAKES = [
 ]
 
 
+QUOTED = ["a=b", "a[1]", "[a]b", "a(b)", "a#b", "~/x", "dé", "a{b}", "it's", 'a"b', "a;b", "0_loss=ce,seed=0", "a,b"]
+
+
+@pytest.mark.parametrize("value", QUOTED)
+def test_a_value_that_needs_quotes_is_told_how_to_write_it(value: str, tmp_path: Path) -> None:
+    message = clean_error(run_here("evaluate", f"checkpoint={value}", cwd=tmp_path))
+    assert message.startswith(f"error: checkpoint: the value {value} needs quotes for ")
+    typed = shlex.split(re.split(" in it: type ", message)[1])[0].rstrip(";")
+    assert typed.startswith('checkpoint="')
+    # What is told to be typed means the value.
+    assert f"there is no file '{value}'" in clean_error(run_here("evaluate", typed, cwd=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["runs={a: x=y, b: out/z}"], """type 'runs={a: "x=y", b: out/z}'"""),
+        (["ru ns=a"], "'ru ns=a' can't be read: options are written option=value"),
+        (["=a"], "an option has no name; options are written option=value"),
+        (["runs={a: x}", "root=${nowhere}"], "${nowhere} refers to an option that is not there"),
+    ],
+    ids=lambda x: x[-1] if isinstance(x, list) else "",
+)
+def test_grammar_is_explained(options: list[str], message: str, tmp_path: Path) -> None:
+    assert message in clean_error(run_here("compare", *options, cwd=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("options", "folder"),
+    [
+        ("loss=ce,seed=0", "0_loss-ce_seed-0"),
+        ("loss=[ce,kd],optimizer.lr=0.1", "0_loss-ce_kd_optimizer.lr-0.1"),
+        ("+data.root=/data/dé (2)#", "0_data.root-data_d_2"),
+        ("x=" + "a" * 200, "0"),
+    ],
+)
+def test_folders_of_a_sweep_need_no_quotes(options: str, folder: str, tmp_path: Path) -> None:
+    assert command_line._job_folder(0, options, str(tmp_path)) == folder
+    override = OverridesParser.create().parse_override(f"checkpoint=out/{folder}/last.ckpt")
+    assert override.value() == f"out/{folder}/last.ckpt"
+    # A sweep that an earlier version began goes on in its folders.
+    before = f"0_{options}".replace("/", "_")
+    if len(before) < 150:
+        (tmp_path / before).mkdir()
+        assert command_line._job_folder(0, options, str(tmp_path)) == before
+
+
 # Of each kind one as a process of its own: what Hydra refuses, and what only the networks know.
 ALONE = ("loss.idd_wieght=1", "loss.idd.taps=[stage9]")
 
@@ -144,10 +195,35 @@ def test_no_weights_offline_says_what_to_do_at_once(tmp_path: Path) -> None:
     assert "pretrained=false" in message
 
 
+def test_a_network_that_nobody_has_weights_of_says_so(tmp_path: Path) -> None:
+    message = clean_error(run_here("train", *TINY, "loss=ce", "student=small", "pretrained=true", cwd=tmp_path))
+    assert "there are no ImageNet weights for backbone 'resnet18' with student.options={'stem_type': 'deep'" in message
+    assert "train from scratch with pretrained=false" in message
+
+
+@pytest.mark.parametrize("command", ["evaluate", "train", "predict", "export"])
+def test_a_file_that_would_call_something_is_never_advised_to_be_read(command: str, tmp_path: Path) -> None:
+    torch.save({"model": Hostile(tmp_path / "victim")}, tmp_path / "c.pth")
+    options = {
+        "train": [*TINY, "loss=ce", "student.weights=c.pth"],
+        "predict": ["checkpoint=c.pth", "input=c.pth"],
+    }.get(command, ["checkpoint=c.pth"])
+    message = clean_error(run_here(command, *options, cwd=tmp_path))
+    assert (
+        "holds more than weights and plain values, or is damaged, and was not opened: it names posix.mkdir" in message
+    )
+    assert "weights_only" not in message
+    assert not (tmp_path / "victim").exists()
+
+
 def test_a_real_data_set_needs_a_teacher_with_weights(tmp_path: Path) -> None:
     make_camvid(tmp_path / "camvid")
-    message = clean_error(run_here("train", "data=camvid", "data.root=camvid", "data.batch_size=2", cwd=tmp_path))
-    assert "python -m idd_seg.train data=camvid student=r101 teacher=none loss=ce" in message
+    options = ["data.root=camvid", "data.batch_size=2", "pretrained=false", "loss.kd_weight=2"]
+    message = clean_error(run_here("train", "data=camvid", *options, cwd=tmp_path))
+    assert (
+        "python -m idd_seg.train data=camvid student=r101 teacher=none loss=ce data.root=camvid data.batch_size=2 "
+        "pretrained=false; then"
+    ) in message
     assert "teacher.checkpoint=PATH" in message
 
 

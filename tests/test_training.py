@@ -130,6 +130,15 @@ def test_compare_makes_table_and_picture(work: Path) -> None:
     assert networks["one"] | {"images_per_s": 0} == networks["two"] | {"images_per_s": 0}
 
 
+@pytest.mark.parametrize("teacher", ["null", "student/checkpoints/last.ckpt"])
+def test_compare_takes_another_teacher_or_none(teacher: str, work: Path) -> None:
+    options = ("probe_steps=1", "samples=1", f"hydra.run.dir=compared_{len(teacher)}", f"teacher={teacher}")
+    result = run_here("compare", "runs={one: student}", *options, cwd=work)
+    assert result.returncode == 0, result.stderr
+    networks = json.loads((work / f"compared_{len(teacher)}" / "comparison.json").read_text())["networks"]
+    assert set(networks) == ({"one"} if teacher == "null" else {"teacher", "one"})
+
+
 def test_compare_notices_another_teacher(work: Path) -> None:
     folder = work / "moved" / "checkpoints"
     folder.mkdir(parents=True)

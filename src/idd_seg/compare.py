@@ -32,15 +32,16 @@ def main(cfg: DictConfig) -> None:
     }
     newest = list(saved.values())[-1]
     noted = newest.metadata.get("teacher", {})
-    teacher = noted.get("path") if cfg.teacher == "auto" else cfg.teacher
-    if cfg.teacher == "auto" and noted.get("network"):
+    asked = cfg.teacher.checkpoint
+    teacher = noted.get("path") if asked == "auto" else asked
+    if asked == "auto" and noted.get("network"):
         print(
             f"teacher: '{teacher}' is a network from elsewhere, and is left out: networks of this program are compared"
         )
         teacher = None
     if teacher:
         saved = {"teacher": read_checkpoint(teacher), **saved}
-    if teacher and cfg.teacher == "auto" and saved["teacher"].sha256 != noted.get("sha256"):
+    if teacher and asked == "auto" and saved["teacher"].sha256 != noted.get("sha256"):
         raise CheckpointError(f"'{teacher}' is no longer the teacher of '{newest.path}'; name it with teacher=PATH")
     data = restore.data_from(newest, cfg.root, num_workers=cfg.num_workers)
     device = pick_device(cfg.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -52,8 +53,15 @@ def printable(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the beginning of another library's message, or the error's class where it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    """Return the beginning of another library's message, or the error's class where it has none.
+
+    PyTorch's advice to read a file with `weights_only=False`, which would call what the file names, is left out.
+    """
+    text = str(error).strip()
+    if "weights_only" in text or "weights only" in text.lower():
+        named = re.search(r"(?:GLOBAL|[Uu]nsupported (?:class|operand|operation)) ([\w.]+)", text)
+        return f"it names {named[1]}" if named else type(error).__name__
+    return (text or type(error).__name__).splitlines()[0][:200]
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

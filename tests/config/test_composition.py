@@ -14,6 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from idd_seg.config.groups import HEAD, chosen_groups, config_dir, groups, options_of
 from idd_seg.config.teacher_plan import cache_key, teacher_config
+from idd_seg.config.trainer_options import check_trainer
+from idd_seg.config.unread import refuse_unread
 from idd_seg.studies.plan import read_plan
 
 CONF = config_dir()
@@ -51,7 +53,9 @@ def check_targets(cfg: DictConfig) -> None:
 
 @pytest.mark.parametrize("root", ROOTS)
 def test_every_entry_point_composes(root: str) -> None:
-    check_targets(compose(root, *(["study=shapes"] if root == "study" else [])))
+    cfg = compose(root, *(["study=shapes"] if root == "study" else []))
+    check_targets(cfg)
+    refuse_unread(cfg, root)
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
@@ -60,7 +64,11 @@ def test_every_choice_composes(group: str, name: str) -> None:
         assert read_plan(OmegaConf.to_container(compose("study", f"study={name}").study)).methods
         return
     option = f"[{BEFORE[name]},{name}]" if name in BEFORE else name
-    check_targets(compose("train", f"{HEAD if group == 'head' else group}={option}"))
+    cfg = compose("train", f"{HEAD if group == 'head' else group}={option}")
+    check_targets(cfg)
+    refuse_unread(cfg, "train")
+    if group != "callbacks" or name != "pruning":  # which asks Hydra for the sweep it is in
+        check_trainer(cfg)
 
 
 @pytest.mark.parametrize("file", INSIDE)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import albumentations
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from idd_seg.data.augment import Augmentation
@@ -145,3 +147,57 @@ def test_held_out_photographs_are_whole_and_their_labels_of_full_size(image_scal
 def test_a_value_out_of_range_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=rf"data\.augment\.{message}"):
         Augmentation(**options)
+
+
+def of(name: str, **options: Any) -> Any:
+    return getattr(albumentations, name)(**options)
+
+
+MOVING = [
+    of("HorizontalFlip"),
+    of("Rotate"),
+    of("Affine"),
+    of("ElasticTransform"),
+    of("Resize", height=32, width=32),
+    of("RandomCrop", height=32, width=32),
+    of("RandomGridShuffle"),
+    of("GridDistortion"),
+]
+
+
+@pytest.mark.parametrize("transform", MOVING, ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize("inside", [None, "OneOf", "Compose", "SomeOf", "Sequential"])
+def test_what_moves_pixels_is_no_photometric_transform(transform: Any, inside: str | None) -> None:
+    colours, name = of("RandomBrightnessContrast"), type(transform).__name__
+    given = [colours, transform]
+    if inside is not None:
+        given = [of(inside, transforms=given, **({"n": 1} if inside == "SomeOf" else {}))]
+    with pytest.raises(ConfigError, match=rf"photometric: {name} moves or resizes pixels.*data\.augment\.scale"):
+        Augmentation(photometric=given)
+
+
+@pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        (of("Normalize", p=0.01), "Normalize makes float32 of 48 x 64 x 3"),
+        (of("ToFloat"), "ToFloat makes float32"),
+        (of("ToTensorV2"), "ToTensorV2 is not one of those that change colours alone"),
+        (of("Lambda", image=lambda x, **_: x), "Lambda is not one of those"),
+        (of("ToGray", num_output_channels=1), r"ToGray makes uint8 of 48 x 64( x 1)? of a"),
+        (of("FDA"), "FDA can't be applied to a photograph"),
+        (of("CoarseDropout", fill_mask=3), "CoarseDropout would write into labels.*leave out fill_mask"),
+        (torch.nn.Identity(), "takes transforms of albumentations, got Identity"),
+    ],
+    ids=lambda x: type(x).__name__ if not isinstance(x, str) else "",
+)
+def test_what_makes_no_picture_is_no_photometric_transform(transform: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Augmentation(photometric=[transform])
+
+
+def test_transforms_of_colours_are_taken_and_keep_pixels_in_place() -> None:
+    names = ("ColorJitter", "GaussNoise", "ToGray", "CoarseDropout", "RandomGamma", "ImageCompression", "NoOp")
+    chosen = of("OneOf", transforms=[of(name) for name in names], p=1.0)
+    sample = dataset(Augmentation(photometric=[chosen, of("CLAHE")]))[0, 0]
+    assert sample.image.shape == (3, HEIGHT, WIDTH)
+    assert (sample.label.numpy() == np.arange(WIDTH)).all()

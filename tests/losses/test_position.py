@@ -28,6 +28,23 @@ def boxes(*edges: tuple[float, float, float, float]) -> Tensor:
     return torch.tensor(edges, dtype=torch.float64)
 
 
+def test_pictures_of_few_cells_are_measured_and_trained_ones_are_refused() -> None:
+    term = Position(warmup_steps=0)
+    term.bind({"head": 4}, {"head": 4})
+    small = Outputs(torch.zeros(2, 3, 2, 1), {"head": torch.rand(2, 4, 2, 1)})
+    batch = Batch(
+        torch.zeros(2, 3, 8, 8), torch.zeros(2, 8, 8, dtype=torch.long), boxes(WHOLE, WHOLE).float(), ["a", "b"]
+    )
+    term.eval()
+    found = term.measure(small, small, batch)
+    assert 0 <= found["mse_student"] <= 1
+    assert found["mse_student"] == found["mse_teacher"]
+    assert torch.isfinite(term(small, small, batch))
+    term.train()
+    with pytest.raises(ValueError, match="a feature map of 2 x 1 is too small for the position reader"):
+        term.update(small, small, batch)
+
+
 # The maps.
 
 

@@ -133,8 +133,8 @@ def _classes(outputs: Outputs, size: torch.Size) -> UInt8:
 
 def _reading(term: Position, student: Outputs, teacher: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
     ours, _ = term.readings(student, teacher)
-    height, width = teacher.features[term.taps[0]].shape[-2:]
-    return ours, term.reader.truth(batch.box, (height, width))[0]
+    size = term.reader.least(teacher.features[term.taps[0]].shape[-2:])
+    return ours, term.reader.truth(batch.box, size)[0]
 
 
 def _mean_reading(term: Position, readings: list[tuple[Tensor, Tensor]]) -> PositionMaps:

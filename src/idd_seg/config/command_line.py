@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -17,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from idd_seg.config.groups import chosen_groups, config_dir, options_of
-from idd_seg.config.messages import explain
+from idd_seg.config.messages import explain, refused_by_a_library
+from idd_seg.config.unread import refuse_unread
 from idd_seg.data.pipeline.class_list import read_class_list
 from idd_seg.errors import ConfigError, JobFailed, Pruned, UserError
 
@@ -45,13 +48,33 @@ def _from_class_list(path: str, field: str) -> Any:
 OmegaConf.register_new_resolver("class_list", _from_class_list, replace=True)
 
 
-def _job_folder(number: int, options: str) -> str:
-    """Name a job's folder after its number and options; file systems take 255 bytes."""
-    name = f"{number}_{options}".replace("/", "_")
-    return name if len(name.encode()) <= 150 else str(number)
+def _job_folder(number: int, options: str, sweep: str | None = None) -> str:
+    """Name a job's folder after its number and options; file systems take 255 bytes.
+
+    The name is a value of the command line that needs no quotes: letters, digits and a few signs.
+
+    Args:
+        sweep: the folder of the sweep, in which a folder of this job as earlier versions named it is taken.
+    """
+    before = f"{number}_{options}".replace("/", "_")
+    before = before if len(before.encode()) <= 150 else str(number)
+    if sweep is not None and (Path(sweep) / before).is_dir():
+        return before
+    words = re.sub(r"[^\w.-]+", "_", options.replace("=", "-"), flags=re.ASCII)
+    name = f"{number}_{re.sub(r'_*-_*', '-', words).strip('_-')}"
+    return name if len(name) <= 150 else str(number)
 
 
 OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True)
+
+
+# Hydra takes `teacher=PATH` for a choice of the group of this name, which is one of a training's alone.
+SHORT = {"compare": {"teacher": "teacher.checkpoint"}}
+
+
+def _in_full(word: str, config_name: str) -> str:
+    name, sign, value = word.partition("=")
+    return f"{SHORT.get(config_name, {}).get(name, name)}{sign}{value}"
 
 
 def _choices(config_name: str) -> str:
@@ -70,6 +93,7 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     A mistake of the user ends the process with exit code 1 and one message; with HYDRA_FULL_ERROR=1 in the
     environment it shows the stack trace instead.
     """
+    sys.argv[1:] = [_in_full(word, config_name) for word in sys.argv[1:]]
     # A name of its own, which goes with the task to launchers' processes; there the variable is set as below.
     wants_trace = WANTS_TRACE
     # Hydra would print errors in its own way; asked for the trace, it lets them pass to here.
@@ -78,6 +102,7 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     def guarded(cfg: DictConfig) -> Any:
         try:
             _refuse_missing(cfg)
+            refuse_unread(cfg, config_name)
             return task(cfg)
         except (UserError, OmegaConfBaseException, OSError) as error:
             if wants_trace:
@@ -87,6 +112,10 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
             # Not an Exception, so that Hydra adds no message of its own.
             raise SystemExit(_tell(error, config_name)) from error
         except Exception as error:
+            if not wants_trace and (refusal := refused_by_a_library(error)) is not None:
+                if _sweeping():
+                    raise _failed(refusal) from error
+                raise SystemExit(_tell(ConfigError(refusal), config_name)) from error
             if isinstance(error, Pruned) or not _sweeping():
                 raise
             traceback.print_exc()

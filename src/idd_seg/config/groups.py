@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,15 @@ def options_of(group: str) -> list[str]:
     """Return the choices of a group."""
     folder = config_dir() / group.split("@")[0]
     return sorted(p.stem for p in folder.glob("*.yaml")) if folder.is_dir() else []
+
+
+def home_of(key: str) -> str:
+    """Say which choices of a group have the option, if the chosen ones have not: `loss.kd_weight` with `loss=ce`."""
+    group, _, name = key.partition(".")
+    having = [o for o in options_of(group) if re.search(rf"^{re.escape(name.split('.')[0])}:", text_of(group, o), re.M)]
+    return (
+        f": it is one of {', '.join(f'{group}={option}' for option in having)}, which is not chosen." if having else ""
+    )
 
 
 # loss=every: all files of the group, for benchmarks. A new term is measured without being entered in a list.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -39,6 +40,8 @@ def make(node: Any, where: str, *, typed: bool = True, **extra: Any) -> Any:
             cause = cause.__cause__
         if isinstance(cause, UserError):
             raise cause from error
+        if isinstance(cause, TypeError) and (word := re.search(r"unexpected keyword argument '(\w+)'", str(cause))):
+            raise ConfigError(f"{where}: there is no option '{word[1]}' ({cause}); --help lists the options") from error
         raise ConfigError(f"{where}: {cause or error}") from error
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 
-from hydra.errors import HydraException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue
 
-from idd_seg.config.groups import HEAD, chosen_groups, groups, known_keys, options_of, text_of
+from idd_seg.config.groups import HEAD, chosen_groups, groups, home_of, known_keys, options_of
+from idd_seg.config.other_tools import ours
 from idd_seg.errors import UserError, message_of, suggest
 
 
@@ -16,6 +19,10 @@ def explain(error: BaseException, config_name: str, arguments: list[str]) -> str
     text = str(error).strip()
     if isinstance(error, UserError):
         return message_of(error)
+    if isinstance(error, OverrideParseException) and "=" in error.override:
+        return _quoting(error.override)
+    if several := re.match(r"Ambiguous value for argument '(.*)'$", text, re.M):
+        return _quoting(several[1])
     if inner := re.match(r"(?:Data|Config)Error raised while resolving interpolation: (.*)", text):
         return inner[1]
     missing = re.search(r"Missing mandatory value: ([\w.]+)", text)
@@ -26,11 +33,15 @@ def explain(error: BaseException, config_name: str, arguments: list[str]) -> str
         group, name = choice.groups()
         options = options_of(group)
         return f"there is no {group}={name}{suggest(name, options)} The choices are {', '.join(options)}"
-    unknown = re.search(r"Could not override '([^']+)'", text)
+    unknown = re.search(r"Could not override '([^']*)'", text)
     if unknown is None and isinstance(error, ConfigKeyError | ConfigAttributeError):
         unknown = re.search(r"full_key: (\S+)", text)
+    if unknown and not unknown[1]:
+        return "an option has no name; options are written option=value"
     if unknown:
         return _unknown(unknown[1], config_name, arguments)
+    if nowhere := re.search(r"Interpolation key '([^']+)' not found", text):
+        return f"${{{nowhere[1]}}} refers to an option that is not there; --help lists the options"
     if twice := re.search(r"@(\w+)\.(\w+)\.schedule appears more than once", text):
         return f"{twice[1]}=[...] names '{twice[2]}' twice; name it once"
     if word := re.match(r"Error parsing override '([^'=]*)'\nmissing EQUAL", text):
@@ -40,23 +51,70 @@ def explain(error: BaseException, config_name: str, arguments: list[str]) -> str
     return text
 
 
+PLAIN = "/-_.+$%*@?|: "  # signs that a value may hold without quotes
+
+
+def _quoting(override: str) -> str:
+    """Say how a value is written that Hydra takes for its grammar: what to type, the shell's quotes included."""
+    key, _, value = override.partition("=")
+    inside = (value[:1], value[-1:]) in (("[", "]"), ("{", "}"))
+    harmless = PLAIN + (",[]{}" if inside else "")
+    special = [c for c in dict.fromkeys(value) if not (c.isascii() and c.isalnum()) and c not in harmless]
+    written = f"{key}={_words_quoted(value) if inside else _quoted(value)}"
+    if not _parses(written):
+        return (
+            f"'{override}' can't be read: options are written option=value, words with special characters in double "
+            """quotes, and all of it in the shell's single ones: 'option="a=b"'"""
+        )
+    several, as_list = "", f"{key}=[{value}]"
+    if "," in value and not inside and _parses(as_list):
+        several = f"; for a list {shlex.quote(as_list)}; for a sweep add -m"
+    return f"{key}: the value {value} needs quotes for {' '.join(special)} in it: type {shlex.quote(written)}{several}"
+
+
+def _quoted(value: str) -> str:
+    return '"' + re.sub(r'(\\*)"', r'\1\1\\"', value) + '"'
+
+
+def _words_quoted(value: str) -> str:
+    """Quote the words in a list or a group, as far as they need it."""
+    between = r"""[^,\[\]{}:"']*""" if value[0] == "{" else r"""[^,\[\]"']*"""
+    pattern = rf"{between}[^\w\s,:\[\]{{}}\"'./-]{between}"
+    return re.sub(pattern, lambda found: _in_place(found[0]), value, flags=re.ASCII)
+
+
+def _in_place(word: str) -> str:
+    return word.replace(word.strip(), _quoted(word.strip()))
+
+
+def _parses(override: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return False
+    return True
+
+
+def refused_by_a_library(error: BaseException) -> str | None:
+    """Return what Lightning refuses, or which package is missing, in one line; None for any other error."""
+    text = " ".join(str(error).split())[:400]
+    if type(error).__name__ == "MisconfigurationException":
+        return f"Lightning refuses the options of trainer and callbacks: {text}"
+    if isinstance(error, ModuleNotFoundError) and not str(error.name or "").startswith("idd_seg"):
+        return f"a package is missing: {text}"
+    return None
+
+
 def _unknown(key: str, config_name: str, arguments: list[str]) -> str:
     if "@" in key:  # no option of the command line: a choice inside of a file, such as an experiment
         return f"the choices don't go together: one of them sets '{key}', which another leaves out"
+    if config_name == "train" and (name := ours(key)) is not None:
+        return f"there is no option '{key}'{name} --help lists the options"
     known = known_keys(config_name, [a for a in arguments if key not in a])
     if (inside := _inside(key, config_name, known)) is not None:
         return inside
-    near = "" if ".".join(key.split(".")[:2]) in known else _home_of(key)
+    near = "" if ".".join(key.split(".")[:2]) in known else home_of(key)
     return f"there is no option '{key}'{near or suggest(key, known)} --help lists the options"
-
-
-def _home_of(key: str) -> str:
-    """Say which choices of a group have the option, if the chosen ones have not: `loss.kd_weight` with `loss=ce`."""
-    group, _, name = key.partition(".")
-    having = [o for o in options_of(group) if re.search(rf"^{re.escape(name.split('.')[0])}:", text_of(group, o), re.M)]
-    return (
-        f": it is one of {', '.join(f'{group}={option}' for option in having)}, which is not chosen." if having else ""
-    )
 
 
 def _inside(key: str, config_name: str, known: list[str]) -> str | None:

@@ -47,7 +47,9 @@ def check_types(node: Any, where: str) -> None:
         for key, value in plain.items():
             name = f"{where}.{key!s}"
             if key in hints and not fits(value, hints[key]):
-                raise ConfigError(f"{name} must be {words(hints[key])}, got {_shown(value)}")
+                raise ConfigError(
+                    f"{name} must be {words(hints[key])}, got {_shown(value)}{_as_text(name, value, hints[key])}"
+                )
             check_types(value, name)
     elif isinstance(plain, list | tuple):
         for child in plain:
@@ -121,6 +123,14 @@ def words(hint: Any, *, many: bool = False) -> str:
     if kind in MAPPINGS:
         return "groups of options" if many else "a group of options"
     return "groups of options with a _target_" if many else "a group of options with a _target_"
+
+
+def _as_text(name: str, value: Any, hint: Any) -> str:
+    """Say how a number is given as the text that is wanted."""
+    kinds = get_args(hint) if (get_origin(hint) or hint) in UNIONS else (hint,)
+    if type(value) not in (int, float) or not {str, Path} & set(kinds):
+        return ""
+    return f"; as text: '{name}=\"{value}\"'"
 
 
 def _shown(value: Any) -> str:

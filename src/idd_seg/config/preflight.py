@@ -156,7 +156,7 @@ def _dry_student(cfg: DictConfig) -> Segmenter:
             return student
     network = _dry_network(cfg.student, "student")
     if pretrained and isinstance(name, str):
-        pretrained_overlay(name, pretrained, None)
+        pretrained_overlay(name, pretrained, None, plain(cfg.student.get("options")))
     return network
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from idd_seg.config.trainer_options import check_trainer
 from idd_seg.errors import ConfigError
 
 LARGEST = 1e6  # a learning rate or decay beyond it overflows float32 in the first steps
@@ -77,6 +78,9 @@ RULES: dict[str, Rule] = {
     "measure_batches": Rule(whole(0), "a whole number >= 0"),
     "compile": SWITCH,
     "pretrained": SWITCH,
+    "trainer.sync_batchnorm": SWITCH,
+    "trainer.detect_anomaly": SWITCH,
+    "trainer.inference_mode": SWITCH,
     "trainer.deterministic": Rule(one_of(True, False, "warn"), "true or false"),
     "trainer.max_time": Rule(lambda value: duration(value) is not None, "DD:HH:MM:SS, or a number of seconds"),
     "trainer.gradient_clip_val": Rule(number(0, math.inf, above=True), "a number > 0, or null"),
@@ -99,6 +103,7 @@ def check_ranges(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key)
         if not rule.fits(value) and not (value is None and key not in REQUIRED):
             raise ConfigError(f"{key} must be {rule.words}, got '{value}'")
+    check_trainer(cfg)
 
 
 def check_whole(cfg: DictConfig, key: str, least: int) -> None:

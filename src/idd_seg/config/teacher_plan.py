@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from idd_seg.config.option_roles import NOT_IN_A_TEACHER, TEACHER_CALLBACKS, TEACHER_TRAINER, without
@@ -40,11 +42,23 @@ def named_checkpoint(cfg: DictConfig) -> str | None:
     if checkpoint is None:
         name, data = cfg.teacher.name, cfg.data.name
         raise ConfigError(
-            f"teacher.checkpoint is not set. Train the teacher: "
-            f"python -m idd_seg.train data={data} student={name} teacher=none loss=ce; then give its file with "
+            f"teacher.checkpoint is not set. Train the teacher: python -m idd_seg.train data={data} student={name} "
+            f"teacher=none loss=ce{_given()}; then give its file with "
             "teacher.checkpoint=PATH. Or teacher.checkpoint=auto trains it now and keeps it"
         )
     return None if checkpoint == AUTO else str(checkpoint)
+
+
+# Options of a student's run that its teacher's needs as well: where the data lies, and how it is computed.
+SHARED = re.compile(
+    r"\+*(data\.|trainer\.(accelerator|devices|strategy|precision|num_nodes)=|pretrained=|deterministic=)"
+)
+
+
+def _given() -> str:
+    """Return the options of the command line that a training of the teacher needs too, as the shell takes them."""
+    words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return "".join(f" {shlex.quote(word)}" for word in words if SHARED.match(word))
 
 
 def _foreign(name: str, checkpoint: str | None) -> str:

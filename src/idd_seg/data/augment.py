@@ -11,6 +11,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from idd_seg.data.pipeline.jitter import ColourJitter
+from idd_seg.data.pipeline.photometric import compose
 from idd_seg.data.pipeline.source import UInt8
 from idd_seg.errors import ConfigError
 
@@ -48,13 +49,13 @@ class Augmentation:
         crop: (height, width) of the result in pixels; None keeps the whole photograph.
         scale: range of the random scale, relative to `data.image_scale`.
         flip: probability of mirroring left and right.
-        photometric: albumentations transforms that keep every pixel in its place.
+        photometric: albumentations transforms of colours; others are refused, see `photometric.compose`.
         cat_max_ratio: largest share that one class may have of a crop's labelled pixels; up to `TRIES` crops are
             drawn, and the last one is taken. 1 takes the first.
         on_device: change the colours on the device, not in the loader; `photometric` must then be colour jitter.
 
     Raises:
-        ConfigError: for a value out of range.
+        ConfigError: for a value out of range, or a photometric transform that moves pixels.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Augmentation:
         self.crop = None if crop is None else (int(crop[0]), int(crop[1]))
         self.scale, self.flip = (float(scale[0]), float(scale[1])), float(flip)
         self.jitter = ColourJitter.like(photometric) if on_device else None
-        self.photometric = _compose(photometric) if photometric and not on_device else None
+        self.photometric = compose(photometric) if photometric and not on_device else None
 
     @property
     def random(self) -> bool:
@@ -113,12 +114,6 @@ class Augmentation:
             return image
         self.photometric.set_random_seed(seed)
         return self.photometric(image=image)["image"]  # type: ignore[no-any-return]
-
-
-def _compose(transforms: Sequence[Any]) -> Any:
-    import albumentations
-
-    return albumentations.Compose(list(transforms))
 
 
 def cut(picture: UInt8, window: Window, interpolation: int) -> UInt8:

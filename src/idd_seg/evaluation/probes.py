@@ -10,7 +10,7 @@ from torch import Tensor
 
 from idd_seg.losses.idd import class_means, distance_matrix
 from idd_seg.losses.ops.grid import resize_like
-from idd_seg.losses.ops.position_probe import fit_step, frozen_probe
+from idd_seg.losses.ops.position_probe import PositionProbe, fit_step, frozen_probe
 from idd_seg.metrics import spearman
 from idd_seg.models.segmenter import Segmenter
 from idd_seg.types import Batch
@@ -90,6 +90,11 @@ class Readability:
     truth: Tensor
 
 
+def _readable(features: Tensor, reader: PositionProbe) -> Tensor:
+    """Return a map, enlarged where a small picture gives fewer cells than the reader takes."""
+    return resize_like(features, reader.least(features.shape[-2:], cells=2))
+
+
 def position_readability(
     network: Segmenter, train: Callable[[], Iterable[Batch]], held_out: Iterable[Batch], steps: int, lr: float = 1e-2
 ) -> Readability:
@@ -105,7 +110,7 @@ def position_readability(
     while done < steps:
         for batch in train():
             with torch.no_grad():
-                head = network(batch.image).features["head"]
+                head = _readable(network(batch.image).features["head"], reader)
             reader.to(head.device)
             maps, valid = reader.truth(batch.box, (head.shape[-2], head.shape[-1]))
             fit_step(reader, optimizer, head, maps, valid)
@@ -118,7 +123,7 @@ def position_readability(
     truths: list[Tensor] = []
     with torch.no_grad():
         for batch in held_out:
-            head = network(batch.image).features["head"]
+            head = _readable(network(batch.image).features["head"], reader)
             reading = reader(head).cpu()
             truth = reader.truth(batch.box, (head.shape[-2], head.shape[-1]))[0].cpu()
             errors.append((reading - truth).square().mean((1, 2, 3)))

@@ -114,7 +114,7 @@ class Position(Term):
         size = (maps[0].shape[-2], maps[0].shape[-1])
         return torch.cat([resize_like(x, size) for x in maps], dim=1)
 
-    def _truth(self, batch: Batch, size: torch.Size) -> tuple[Tensor, Tensor]:
+    def _truth(self, batch: Batch, size: Sequence[int]) -> tuple[Tensor, Tensor]:
         box = batch.box if self.coordinates == "image" else whole_image_box(len(batch.box), batch.box.device)
         return self.reader.truth(box, (size[-2], size[-1]))
 
@@ -127,9 +127,13 @@ class Position(Term):
         self.steps += 1
 
     def readings(self, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
-        """Return what the reader reads from the student and from the teacher, both (N, T, h, w) in [0, 1]."""
+        """Return what the reader reads from the student and from the teacher, both (N, T, h, w) in [0, 1].
+
+        Held-out pictures have the size that they have: maps that are too small for the reader are enlarged.
+        """
         with no_autocast(student.logits):
             target = self._maps(teacher, adapt=False)
+            target = target if self.training else resize_like(target, self.reader.least(target.shape[-2:]))
             ours = resize_like(self._maps(student, adapt=True), target.shape[-2:])
             with torch.no_grad():
                 theirs = self.reader(target)
@@ -138,7 +142,7 @@ class Position(Term):
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
         theirs = teacher_of(teacher, self)
         ours, reading = self.readings(student, theirs)
-        _, valid = self._truth(batch, theirs.features[self.taps[0]].shape)
+        _, valid = self._truth(batch, self.reader.least(theirs.features[self.taps[0]].shape[-2:]))
         loss = reading_distance(ours, reading, valid)
         # The factor is a tensor: a Python condition would wait for the device.
         return loss * (self.steps > self.warmup_steps).to(loss.dtype) if self.training else loss
@@ -147,7 +151,7 @@ class Position(Term):
         """Return the reader's mean squared error against the true place, from student and from teacher."""
         theirs = teacher_of(teacher, self)
         ours, reading = self.readings(student, theirs)
-        maps, valid = self._truth(batch, theirs.features[self.taps[0]].shape)
+        maps, valid = self._truth(batch, self.reader.least(theirs.features[self.taps[0]].shape[-2:]))
         return {
             "mse_student": own_masked_mean((ours - maps).square(), valid),
             "mse_teacher": own_masked_mean((reading - maps).square(), valid),

@@ -73,7 +73,7 @@ class Backbone(Levels):
             raise ConfigError(f"backbone '{name}' is not a timm model{suggest(name, known)}")
         if taken := [key for key in options or {} if key in OURS]:
             raise ConfigError(f"backbone '{name}': '{taken[0]}' is no option of its own; give student.{taken[0]}")
-        overlay = pretrained_overlay(name, pretrained, weights)
+        overlay = pretrained_overlay(name, pretrained, weights, options)
         self.net = _create(name, output_stride, dict(options or {}), overlay)
         if overlay is not None and "file" in overlay:
             refuse_missing(self.net, overlay["file"], name)

@@ -64,6 +64,8 @@ def read_run(folder: Path, name: str) -> Run:
     run.notes += notes
     run.images_per_s = typical(run.curves.get("train/images_per_s"))
     run.seed = next((s for s in (_seed(m) for m in (described, metrics, config)) if s is not None), None)
+    if ", first " in (judged := text_of(metrics.get("split", ""), 80)):
+        run.notes.append(f"its scores are of a part of the held-out pictures: {judged}")
     run.last, run.best = score_of(metrics.get("last")), score_of(metrics.get("best"))
     run.parameters, run.seconds = number(metrics.get("parameters")), number(metrics.get("seconds"))
     if teacher := part(metrics, "teacher"):

@@ -47,7 +47,7 @@ class Run:
     module: Distiller
     data: SegmentationDataModule
     trainer: L.Trainer
-    interruption: GracefulStop
+    stop: GracefulStop
     clock: WallClock
     folder: Path
     name: str
@@ -82,9 +82,10 @@ def assemble(cfg: DictConfig, checked: Checked | None = None, rank_info: RankInf
     if rank_info is not None and cfg.trainer.get("sync_batchnorm"):
         synchronise(module.student)
         synchronise(module.terms)
-    interruption, clock = GracefulStop(cfg.trainer.timeout_minutes, duration(cfg.trainer.get("max_time"))), WallClock()
-    trainer = _trainer(cfg, rank_info, [interruption, clock, ResumeMetrics()])
-    return Run(module, data, trainer, interruption, clock, Path(cfg.run_dir), cfg.name)
+    stop, clock = GracefulStop(cfg.trainer.timeout_minutes, duration(cfg.trainer.get("max_time"))), WallClock()
+    limit = data.judge_part(cfg.trainer.limit_val_batches)
+    trainer = _trainer(cfg, rank_info, [stop, clock, ResumeMetrics()], limit)
+    return Run(module, data, trainer, stop, clock, Path(cfg.run_dir), cfg.name)
 
 
 def _make(node: Any, where: str, **extra: Any) -> Any:
@@ -135,7 +136,9 @@ def cache_of(
     return cache
 
 
-def _trainer(cfg: DictConfig, rank_info: RankInfo | None, callbacks: Sequence[L.Callback]) -> L.Trainer:
+def _trainer(
+    cfg: DictConfig, rank_info: RankInfo | None, callbacks: Sequence[L.Callback], limit_val_batches: int | float
+) -> L.Trainer:
     """Build Lightning's trainer, with these callbacks before those of the configuration."""
     trainer: L.Trainer = _make(
         _trainer_options(cfg, rank_info),
@@ -148,6 +151,7 @@ def _trainer(cfg: DictConfig, rank_info: RankInfo | None, callbacks: Sequence[L.
             LightningEnvironment() if rank_info is None else Joined(rank_info),
         ],
         default_root_dir=cfg.run_dir,
+        limit_val_batches=limit_val_batches,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,

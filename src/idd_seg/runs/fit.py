@@ -41,13 +41,13 @@ def _train(run: Run) -> None:
 
     Raises:
         KeyboardInterrupt, SystemExit: after a signal; Lightning ends the process by itself at ctrl-C, where a sweep or
-            a lock must see the interruption.
+            a lock must see the stop.
         CheckpointError: if checkpoints are there and none can be used, or if they belong to another teacher.
         DataError: for loader processes that were killed.
         LostRankError: if another process of the run does not come to where this one waits.
     """
     # Read by our own reader first: it says what is wrong with a file in words of the user.
-    trainer, interruption = run.trainer, run.interruption
+    trainer, stop = run.trainer, run.stop
     saved = latest_whole(run.last)
     if saved is not None:
         _refuse_another_teacher(saved, run.module)
@@ -57,20 +57,20 @@ def _train(run: Run) -> None:
         with explained(), ranks_explained(trainer.world_size):
             trainer.fit(run.module, datamodule=run.data, ckpt_path=None if saved is None else saved.path)
     except SIGTERMException:
-        if interruption.number == TIME:
+        if stop.number == TIME:
             raise TimeUp(
                 f"stopped at step {trainer.global_step} of {trainer.max_steps}, since trainer.max_time is up; "
                 f"'{run.last}' is kept, and the same command with resume=auto goes on from there"
             ) from None
-        if interruption.number == signal.SIGINT:
+        if stop.number == signal.SIGINT:
             raise KeyboardInterrupt from None
-        raise SystemExit(128 + (interruption.number or signal.SIGTERM)) from None
+        raise SystemExit(128 + (stop.number or signal.SIGTERM)) from None
     except SystemExit:
         if trainer.interrupted:
             raise KeyboardInterrupt from None
         raise
     finally:
-        interruption.release(trainer)
+        stop.release(trainer)
     if trainer.interrupted:
         raise KeyboardInterrupt
 

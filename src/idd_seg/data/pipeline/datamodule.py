@@ -63,11 +63,29 @@ class SegmentationDataModule(L.LightningDataModule):
         self.said: set[str] = set()
         self.datasets: dict[str, SegmentationDataset] = {}
         self.feed: Prefetcher | None = None  # of the training in progress
+        self.judged_part: tuple[int, int] | None = None  # batches that are judged, and all that there are
 
     @property
     def judged(self) -> str:
         """What a training is judged on, in words: the split `val`, or the part of `train` that stands in for it."""
-        return "val" if self.held_out is None else f"train, last of {self.held_out} parts"
+        split = "val" if self.held_out is None else f"train, last of {self.held_out} parts"
+        if self.judged_part is None:
+            return split
+        judged, there = self.judged_part
+        return f"{split}, first {judged} of {there} batches{' of each process' if _place()[1] > 1 else ''}"
+
+    def judge_part(self, limit: int | float) -> int | float:
+        """Judge a training by the first batches of what is held out; return their number, or 1.0 for all.
+
+        Args:
+            limit: number of batches, or their share, of which at least one batch is taken.
+        """
+        rank, world = _place()
+        pictures = len(EpochSampler(len(self.dataset("val")), 0, shuffle=False, rank=rank, world=world))
+        there = -(-pictures // self.eval_batch_size)
+        judged = min(limit, there) if isinstance(limit, int) else max(1, int(limit * there))
+        self.judged_part = (judged, there) if judged < there else None
+        return judged if judged < there else 1.0
 
     def say(self, text: str) -> None:
         """Print a choice that was made, once; among several processes the first one does."""

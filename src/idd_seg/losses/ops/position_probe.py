@@ -62,6 +62,11 @@ class PositionProbe(Widening):
         weights = next(self.parameters()).dtype
         return as_float32(self.layers(features.to(weights)))
 
+    def least(self, size: Sequence[int], cells: int = 1) -> tuple[int, int]:
+        """Return `size`, or where it is larger that of the smallest map of which the reader reads `cells` a side."""
+        smallest = 2 * self.border + cells
+        return max(size[0], smallest), max(size[1], smallest)
+
     def truth(self, box: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Return the maps to predict for features of `size`, and where they are valid, both cut to the reading."""
         maps, inside = position_maps(box, size, self.targets)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from torch import nn
 
 from idd_seg.errors import CheckpointError
@@ -13,8 +15,13 @@ from idd_seg.models.pretrained import hub
 from idd_seg.models.pretrained.weights import read_weights
 
 
-def pretrained_overlay(name: str, pretrained: bool, weights: str | None) -> dict[str, Any] | None:
+def pretrained_overlay(
+    name: str, pretrained: bool, weights: str | None, options: Mapping[str, Any] | None = None
+) -> dict[str, Any] | None:
     """Say where timm is to load from; None means random weights.
+
+    Args:
+        options: of the network, some of which make another one of it, for which nobody has weights.
 
     Raises:
         CheckpointError: if weights are asked for and can't be had.
@@ -24,12 +31,34 @@ def pretrained_overlay(name: str, pretrained: bool, weights: str | None) -> dict
         return {"file": str(Path(weights).expanduser())}
     if not pretrained:
         return None
+    if options:
+        _refuse_altered(name, options)
     cached = _cached_weights(name)
     if cached is not None:
         return {"file": cached}
     if not hub.answers():
         raise no_weights(name)
     return {}
+
+
+def _refuse_altered(name: str, options: Mapping[str, Any]) -> None:
+    try:
+        with torch.device("meta"):
+            plain, altered = (
+                {
+                    key: value.shape
+                    for key, value in timm.create_model(name, features_only=True, **more).state_dict().items()
+                }
+                for more in ({}, options)
+            )
+    except Exception:  # options that the network does not take: whoever builds it will say so
+        return
+    if plain != altered:
+        raise CheckpointError(
+            f"there are no ImageNet weights for backbone '{name}' with student.options={dict(options)}, which make "
+            "another network of it; train from scratch with pretrained=false, or give a file of this network with "
+            "student.weights=PATH"
+        )
 
 
 def no_weights(name: str) -> CheckpointError:
