@@ -220,7 +220,9 @@ def test_a_missing_root_is_named(tmp_path: Path) -> None:
     "pattern", ["nowhere/*", "images/train/*.bmp", "images/[a", "images/train/plain.png/*", "images"]
 )
 def test_a_pattern_that_finds_nothing_is_named(root: Path, group: str, pattern: str) -> None:
-    with pytest.raises(DataError, match=rf"data\.{group}\.train={re.escape(pattern)} finds no \.png, \.jpg, \.jpeg, \.webp"):
+    with pytest.raises(
+        DataError, match=rf"data\.{group}\.train={re.escape(pattern)} finds no \.png, \.jpg, \.jpeg, \.webp"
+    ):
         folder(root, **{group: {"train": pattern}}).dataset("train")
 
 

@@ -106,7 +106,9 @@ def _same_as_trained(listed: Path, found: ClassList) -> bool:
 def _difference(path: Path, theirs: list[str], ours: list[str]) -> str:
     more = [name for name in theirs if name not in ours]
     less = [name for name in ours if name not in theirs]
-    parts = [f"{words} {', '.join(repr(n) for n in names[:5])}" for words, names in (("has", more), ("lacks", less)) if names]
+    parts = [
+        f"{words} {', '.join(repr(n) for n in names[:5])}" for words, names in (("has", more), ("lacks", less)) if names
+    ]
     return (
         f"{path}: the class list {' and '.join(parts)}, against the {len(ours)} classes of the training "
         f"({', '.join(ours[:8])}{', ...' if len(ours) > 8 else ''}); a network is scored on the classes that it was "
