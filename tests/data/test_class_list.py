@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,38 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, kind: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         read(tmp_path, text)
     assert "my classes ü.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize("word", ["no", "yes", "null", "~", "0", "1.5", "2020-01-01", "off", "True", "0x10"])
+@pytest.mark.parametrize("form", ["- {}", "- {{name: {}, value: 4}}"])
+def test_a_name_that_yaml_reads_otherwise_is_to_be_quoted(tmp_path: Path, word: str, form: str) -> None:
+    with pytest.raises(
+        DataError, match=rf"class 1 must be a name, but YAML reads {re.escape(word)} as .*quotes, '{word}'"
+    ):
+        read(tmp_path, f"classes:\n- a\n{form.format(word)}\n")
+    quoted = form.format(f"'{word}'")
+    assert read(tmp_path, f"classes:\n- a\n{quoted}\n").names == ["a", word]
+
+
+def test_an_empty_entry_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="class 1 must be a name, but YAML reads an empty entry as nothing"):
+        read(tmp_path, "classes:\n- a\n-\n")
+
+
+def test_all_faults_are_said_at_once(tmp_path: Path) -> None:
+    text = """
+    classes: [no, {name: b, value: 300}, {name: c, colour: red}, {name: d, value: 7}, {name: e, value: 7}]
+    ignore: [-1, 7]
+    """
+    with pytest.raises(DataError) as caught:
+        read(tmp_path, text)
+    lines = str(caught.value).splitlines()
+    assert "6 entries can't be used" in lines[0]
+    for number, words in enumerate(
+        ("class 0", "'b'.*300", "'c'.*'red'", "7 stands for 'd' and for 'e'", "-1", "ignored"), 1
+    ):
+        assert re.search(words, str(caught.value)), (number, lines)
+    assert "data.label_values" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder"])

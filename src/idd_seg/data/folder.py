@@ -116,7 +116,23 @@ class Folder(SegmentationDataModule):
                     f"{len(photographs)} files, so that it is not known which are masks; give each its own folder or "
                     f"ending, as in {key}='{fixed(pattern) / '*.jpg'}' data.labels.{split}='{fixed(pattern) / '*.png'}'"
                 )
+        self._tell_left_out(pattern, key, found, {*images, *own_real, *other})
         return self._with_masks(sorted(photographs), self.root / fixed(pattern), own, split)
+
+    def _tell_left_out(self, pattern: str, key: str, found: list[Path], used: set[str]) -> None:
+        """Say which pictures lie beside the photographs, and have an ending that the pattern does not."""
+        folders, ending = {path.parent for path in found}, Path(pattern).suffix
+        if not ending:
+            return
+        beside = [
+            path for path in walk(self._base(pattern)) if path.parent in folders and path.suffix.lower() != ending
+        ]
+        left = [path for path in beside if os.path.realpath(path) not in used]
+        if left:
+            self.say(
+                f"{key}={pattern} leaves out {len(left)} picture{'s' if len(left) > 1 else ''} of other endings in the "
+                f"same folders: {', '.join(str(path) for path in left[:3])}"
+            )
 
     def _masks(self, pattern: str) -> list[Path]:
         try:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from idd_seg.data.pipeline.files import walk
+from idd_seg.data.pipeline.files import is_hidden, walk
+from idd_seg.data.pipeline.pairing import fixed, matches
 from idd_seg.errors import ConfigError, DataError, printable
 from idd_seg.evaluation.picture_input import SUFFIXES
 from idd_seg.prediction.video import VIDEO_SUFFIXES
@@ -70,19 +71,23 @@ def _found(text: str) -> tuple[list[Path], Path]:
     if not glob.has_magic(text):
         raise DataError(f"there is no file or folder '{printable(text)}'")
     known = (*SUFFIXES, *VIDEO_SUFFIXES)
-    matched = sorted(Path(name) for name in glob.glob(str(path), recursive=True))  # noqa: PTH207 - patterns from the root too
+    matched = _matched(path)
     files = [match for match in matched if match.is_file() and match.suffix.lower() in known]
     if not files:
         what = f"{len(matched)} things, no picture or video among them" if matched else "nothing"
         raise DataError(f"the pattern '{printable(text)}' matches {what} ({', '.join(known)})")
-    return files, _fixed_part(path)
+    return files, fixed(str(path))
 
 
-def _fixed_part(pattern: Path) -> Path:
-    """Return the folders of a pattern before the first that is a pattern itself."""
-    parts = pattern.parts[:-1]
-    fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
-    return Path(*parts[:fixed])
+def _matched(pattern: Path) -> list[Path]:
+    """Return what follows a pattern, with its ending in any case; what `is_hidden` and not named is left out."""
+    last, top = pattern.name, len(fixed(str(pattern)).parts)
+    plain = last == "**" or last.startswith(".")
+    broad = pattern if plain else pattern.with_name("*")
+    found = [Path(name) for name in glob.glob(str(broad), recursive=True)]  # noqa: PTH207 - patterns from the root too
+    named = [path for path in found if plain or matches([path.name], [last])]
+    known = set(pattern.parts)
+    return sorted(path for path in named if not any(is_hidden(p) and p not in known for p in path.parts[top:]))
 
 
 def _listed(lines: Iterable[str]) -> tuple[list[Path], Path]:

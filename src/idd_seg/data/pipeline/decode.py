@@ -309,7 +309,7 @@ def read_label(path: Path, masks: str = "indices") -> UInt8:
             raise DataError(f"{path}: a label map stored as {name} has lost its exact values; store it as PNG")
         if mode.startswith(("I", "F")) or _bits(picture, data) > 8:
             raise DataError(
-                f"{path}: the label map is a 16-bit picture (mode '{mode}'), or one of more; class ids are expected in "
+                f"{path}: the label map is a 16-bit picture or a deeper one (mode '{mode}'); class ids are expected in "
                 "8 bits, and colours in 8 bits a channel. Store it as an 8-bit PNG"
             )
         if getattr(picture, "n_frames", 1) > 1:
