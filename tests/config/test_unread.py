@@ -9,7 +9,6 @@ from omegaconf import OmegaConf
 
 from idd_seg.config.groups import chosen_groups, options_of
 from idd_seg.config.other_tools import EXAMPLES, NAMES
-from idd_seg.config.trainer_options import TRAINER
 from tests.config.test_composition import compose
 from tests.helpers import TINY, clean_error, run_here
 
@@ -65,13 +64,11 @@ def test_a_file_of_ones_own_does_something_or_is_refused(text: str, message: str
 
 def test_names_of_other_tools_lead_to_options_that_are_there() -> None:
     cfg = OmegaConf.to_container(compose("train", "data=folder"))
-    absent = {"trainer.max_time"}  # an option of the trainer that no file sets
-    for name in set(NAMES.values()) - absent:
+    for name in set(NAMES.values()):
         known = name in chosen_groups("train") or _has(cfg, name)
         assert known, name
     assert set(EXAMPLES) <= set(NAMES.values())
     assert "average" in options_of("callbacks")
-    assert "max_time" in TRAINER
 
 
 def _has(cfg: object, dotted: str) -> bool:

@@ -67,7 +67,7 @@ EXAMPLES: dict[str, str] = {
     "student.weights": "=PATH",
     "head@student.head": "=psp",
     "logger": "=wandb",
-    "trainer.max_time": ", written +trainer.max_time=00:08:00:00",
+    "trainer.max_time": "=00:08:00:00",
     "trainer.accelerator": "=cpu",
 }
 

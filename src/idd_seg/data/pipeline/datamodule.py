@@ -72,7 +72,7 @@ class SegmentationDataModule(L.LightningDataModule):
         if self.judged_part is None:
             return split
         judged, there = self.judged_part
-        return f"{split}, first {judged} of {there} batches{' of each process' if _place()[1] > 1 else ''}"
+        return f"{split}, first {judged} of {there} batches{' of each process' if _rank_and_world()[1] > 1 else ''}"
 
     def judge_part(self, limit: int | float) -> int | float:
         """Judge a training by the first batches of what is held out; return their number, or 1.0 for all.
@@ -80,7 +80,7 @@ class SegmentationDataModule(L.LightningDataModule):
         Args:
             limit: number of batches, or their share, of which at least one batch is taken.
         """
-        rank, world = _place()
+        rank, world = _rank_and_world()
         pictures = len(EpochSampler(len(self.dataset("val")), 0, shuffle=False, rank=rank, world=world))
         there = -(-pictures // self.eval_batch_size)
         judged = min(limit, there) if isinstance(limit, int) else max(1, int(limit * there))
@@ -89,7 +89,7 @@ class SegmentationDataModule(L.LightningDataModule):
 
     def say(self, text: str) -> None:
         """Print a choice that was made, once; among several processes the first one does."""
-        if text not in self.said and _place()[0] == 0:
+        if text not in self.said and _rank_and_world()[0] == 0:
             print(text, flush=True)
         self.said.add(text)
 
