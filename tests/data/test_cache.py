@@ -502,8 +502,8 @@ SCRIPT = """
 import os, sys
 from pathlib import Path
 from idd_seg.data.pipeline import shared_memory
-ram.ROOT = Path(sys.argv[1])
-folder = ram.shared_folder()
+shared_memory.ROOT = Path(sys.argv[1])
+folder = shared_memory.shared_folder()
 (folder / "ab").mkdir()
 (folder / "ab" / "file").write_text("x")
 if os.fork() == 0:
