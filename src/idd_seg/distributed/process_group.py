@@ -23,7 +23,7 @@ FIRST = "idd_seg/first"  # the process that failed first; the others lose their 
 ERROR = "idd_seg/error/{}"  # a mistake of the user that process {} met
 PRUNED = "idd_seg/pruned"
 TIME_UP = "idd_seg/time_up"
-ENDING = "idd_seg/ending"  # the supervisor knows why, and ends all processes
+ENDING = "idd_seg/ending"  # the launcher knows why, and ends all processes
 # Until all processes have started; a rank 0 that refuses its command line never comes.
 MEETING = timedelta(minutes=10)
 # Until rank 0 has read its configuration and found, or trained, the teacher.

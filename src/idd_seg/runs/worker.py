@@ -38,7 +38,7 @@ def main() -> None:
     try:
         take_part(OmegaConf.create(store.get(CONFIG).decode()), store, rank_info)  # type: ignore[arg-type]
     except (UserError, OSError, Pruned):
-        sys.exit(1)  # which the supervisor has been told
+        sys.exit(1)  # which the launcher has been told
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def _others_say_why(store: Any, rank_info: RankInfo, error: Exception) -> bool:
-    """Tell whether this process failed because its group broke, and another or the supervisor knows why."""
+    """Tell whether this process failed because its group broke, and another or the launcher knows why."""
     from idd_seg.distributed.process_group import ENDING, ERROR, FIRST, PRUNED
 
     def told() -> bool:
@@ -57,14 +57,14 @@ def _others_say_why(store: Any, rank_info: RankInfo, error: Exception) -> bool:
     first = not store.check([FIRST]) or int(store.get(FIRST)) == rank_info.rank
     if first and not any(text in str(error) for text in BROKEN):
         return told()
-    limit = time.monotonic() + WAIT  # for the supervisor, to see that a process has ended
+    limit = time.monotonic() + WAIT  # for the launcher, to see that a process has ended
     while not told() and time.monotonic() < limit:
         time.sleep(0.1)
     return told()
 
 
 def _end_with(parent: int) -> None:
-    """End when the supervisor has gone, even if it was killed."""
+    """End when the launcher has gone, even if it was killed."""
 
     def look() -> None:
         while os.getppid() == parent:
