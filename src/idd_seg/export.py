@@ -53,6 +53,7 @@ def main(cfg: DictConfig) -> None:
         if data is not None:
             more["int8"] = export.quantise(data, cfg.calibration.images, cfg.calibration.split)
         if cfg.measure.speed:
+            print("measuring images/s ...", flush=True)
             more["speed"] = speed.measure(export.runners, cfg.measure.size, cfg.measure.repeats)
         report = export.describe(more)
         draft.replace(target)

@@ -279,6 +279,22 @@ def test_auto_is_online_with_a_key_unless_the_environment_says_otherwise(
     assert open_run(tmp_path)._offline
 
 
+@pytest.mark.parametrize("way", ["environment", "option"])
+def test_a_disabled_run_writes_nothing(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if way == "environment":
+        monkeypatch.setenv("WANDB_MODE", "disabled")
+    options = ["logger=wandb", *(["logger.wandb.mode=disabled"] if way == "option" else [])]
+    assert call(idd_seg.train, *TINY, *options, "loss=ce", "hydra.run.dir=r", folder=tmp_path, patch=monkeypatch) == 0
+    assert (tmp_path / "r" / "metrics.csv").is_file()
+    assert not [path for path in tmp_path.rglob("*") if "wandb" in path.name and path.suffix != ".yaml"]
+
+
+def test_a_word_that_wandb_does_not_know_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "of")
+    with pytest.raises(ConfigError, match="WANDB_MODE=of: it must be online, offline or disabled"):
+        open_run(tmp_path)
+
+
 def test_a_key_of_ones_own_server_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine metrics.example login user password secret\n")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
@@ -15,6 +17,7 @@ from idd_seg.checkpoints.reader import read_checkpoint
 from idd_seg.errors import CheckpointError
 from idd_seg.models.backbone import Backbone
 from idd_seg.models.pretrained.weights import read_weights
+from tests.helpers import TINY, run
 
 READERS: dict[str, Callable[[Path | str], Any]] = {
     "weights": read_weights,
@@ -108,3 +111,15 @@ def test_the_home_folder_is_understood(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("HOME", str(tmp_path))
     torch.save({"a": torch.ones(1)}, tmp_path / "a.pth")
     assert read_weights("~/a.pth")["a"] == 1
+
+
+def test_right_weights_are_taken_without_a_word(tmp_path: Path) -> None:
+    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "whole.pth")  # with its classifier
+    options = ["loss=ce", "student=r18", "student.weights=whole.pth", "trainer.max_steps=1", "hydra.run.dir=run"]
+    (tmp_path / "srun").write_text("#!/bin/sh\n")
+    (tmp_path / "srun").chmod(0o755)
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = run("train", *TINY, *options, cwd=tmp_path, env=path)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    assert not [word for word in ("timm", "Unexpected", "srun", "HINT", "Tip", "pytree") if word in said], said

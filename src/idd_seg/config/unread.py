@@ -33,8 +33,7 @@ def refuse_unread(cfg: DictConfig, config_name: str) -> None:
     Raises:
         ConfigError: that names it, with the nearest right name.
     """
-    plain = OmegaConf.to_container(cfg, resolve=False)
-    assert isinstance(plain, dict)
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
     known = _root(config_name)
     for key, near in _unread(plain, known, config_name):
         if not _referred(key, plain):
@@ -59,7 +58,7 @@ def _choice(group: str) -> str:
 
 def _root(config_name: str) -> dict[str, Any]:
     """Return what a command's own file declares, with that of the files it stands on."""
-    node = yaml.safe_load((config_dir() / f"{config_name}.yaml").read_text(encoding="utf-8"))
+    node: dict[str, Any] = yaml.safe_load((config_dir() / f"{config_name}.yaml").read_text(encoding="utf-8"))
     found: dict[str, Any] = {}
     for entry in node.pop("defaults", []):
         if isinstance(entry, str) and entry != "_self_":

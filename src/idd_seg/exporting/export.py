@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,15 @@ class ExportPlan:
             onnx_file.require_onnx()
 
 
+@contextmanager
+def _timed(what: str) -> Iterator[None]:
+    """Say what is being written, and how long it took with its comparison: large networks take minutes."""
+    start = time.perf_counter()
+    print(f"writing {what} ...", flush=True)
+    yield
+    print(f"wrote {what} in {time.perf_counter() - start:.1f} s", flush=True)
+
+
 @dataclass
 class Export:
     """An export on its way: files lie in `draft` until all of them are there and right."""
@@ -88,10 +99,11 @@ class Export:
     def write(self) -> None:
         """Write the files of the plan, but for int8."""
         if "safetensors" in self.plan.formats:
-            write_json(self.draft / CONFIG, config_of(self.model.saved, self.model.card))
-            path = write_weights(self.folded, self.draft)
-            self.runners[WEIGHTS] = Deployed(load(self.draft, "cpu").network, self.model.card).eval()
-            self._note(path, WEIGHTS, self.plan.tolerance)
+            with _timed(WEIGHTS):
+                write_json(self.draft / CONFIG, config_of(self.model.saved, self.model.card))
+                path = write_weights(self.folded, self.draft)
+                self.runners[WEIGHTS] = Deployed(load(self.draft, "cpu").network, self.model.card).eval()
+                self._note(path, WEIGHTS, self.plan.tolerance)
         if "onnx" in self.plan.formats:
             self._onnx(ONNX, self.plan.tolerance)
         if self.plan.winograd:
@@ -99,13 +111,15 @@ class Export:
         if self.plan.fp16:
             self._onnx(ONNX_HALF, HALF_TOLERANCE, half=True)
         if "torch_export" in self.plan.formats:
-            self._program()
+            with _timed(PROGRAM):
+                self._program()
 
     def _onnx(self, name: str, tolerance: float, half: bool = False, winograd: bool = False) -> None:
-        graph = Deployed(of_any_size(self.folded), self.model.card, half)
-        onnx_file.write_onnx(graph, self.draft / name, self._metadata(), winograd)
-        self.runners[name] = onnx_file.Session(self.draft / name)
-        self._note(self.draft / name, name, tolerance)
+        with _timed(name):
+            graph = Deployed(of_any_size(self.folded), self.model.card, half)
+            onnx_file.write_onnx(graph, self.draft / name, self._metadata(), winograd)
+            self.runners[name] = onnx_file.Session(self.draft / name)
+            self._note(self.draft / name, name, tolerance)
 
     def _metadata(self) -> dict[str, str]:
         return {
@@ -133,8 +147,9 @@ class Export:
 
     def quantise(self, data: SegmentationDataModule, images: int, split: str) -> dict[str, Any]:
         """Write the int8 file; return mIoU on `split` before and after."""
-        pictures = int8.calibration_pictures(data, images)
-        int8.quantise(self.draft / ONNX, self.draft / ONNX_INT8, pictures)
+        with _timed(f"{ONNX_INT8}, calibrated on {images} pictures"):
+            pictures = int8.calibration_pictures(data, images)
+            int8.quantise(self.draft / ONNX, self.draft / ONNX_INT8, pictures)
         self.runners[ONNX_INT8] = onnx_file.Session(self.draft / ONNX_INT8)
         found = parity.compare(self.original, self.runners[ONNX_INT8])
         self.files[ONNX_INT8] = {"bytes": (self.draft / ONNX_INT8).stat().st_size, "same_class": found.same_class}

@@ -6,16 +6,29 @@ import importlib.util
 import netrc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from idd_seg.errors import ConfigError
 
-MODES = ("auto", "online", "offline")
+MODES = ("auto", "online", "offline", "disabled")
 LONGEST_TAG = 64  # wandb refuses longer ones when the run is opened
+
+
+class Silent(Logger):
+    """Writes nothing: a logger that was chosen, and switched off."""
+
+    name, version = "silent", 0
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        pass
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        pass
 
 
 def csv_logger(run_dir: str) -> Logger:
@@ -53,7 +66,8 @@ def wandb_logger(
 
     Args:
         group: None takes the name of the sweep's folder, if the run is a job of a sweep.
-        mode: `online`, `offline`, or `auto`: as WANDB_MODE says, else online if there is a key, else offline.
+        mode: `online`, `offline`, `disabled` (nothing is written), or `auto`: as WANDB_MODE says, else online if there
+            is a key, else offline.
         id: of a W&B run to go on with; None: a resumed run goes on with its own, any other gets a new one.
         timeout: seconds to wait for the server, when the run is opened and when it is closed.
 
@@ -71,6 +85,8 @@ def wandb_logger(
             raise ConfigError(f"logger.wandb.tags: a tag has 1 to {LONGEST_TAG} characters, got '{tag}'")
     if importlib.util.find_spec("wandb") is None:
         raise ConfigError("logger=wandb needs wandb: pip install wandb")
+    if (chosen := _mode(mode)) == "disabled":
+        return Silent()
     from idd_seg.loggers.wandb_run import WandbRun
 
     folder = Path(run_dir)
@@ -84,7 +100,7 @@ def wandb_logger(
         "tags": [str(tag) for tag in tags],
     }
     folder.mkdir(parents=True, exist_ok=True)
-    return WandbRun(folder, _is_online(mode), id, timeout, about)
+    return WandbRun(folder, chosen == "online", id, timeout, about)
 
 
 def sweep_of(run_dir: Path) -> Path | None:
@@ -97,10 +113,19 @@ def _job_of(run_dir: Path, sweep: Path) -> str:
     return run_dir.resolve().relative_to(sweep).parts[0].split("_")[0]
 
 
-def _is_online(mode: str) -> bool:
-    if mode == "auto":
-        mode = os.environ.get("WANDB_MODE") or ("online" if has_wandb_key() else "offline")
-    return mode == "online"
+def _mode(mode: str) -> str:
+    """Return `online`, `offline` or `disabled`.
+
+    Raises:
+        ConfigError: for a word in WANDB_MODE that wandb does not know.
+    """
+    if mode != "auto":
+        return mode
+    word = os.environ.get("WANDB_MODE") or ("online" if has_wandb_key() else "offline")
+    found = {"dryrun": "offline", "run": "online"}.get(word, word)
+    if found not in MODES[1:]:
+        raise ConfigError(f"WANDB_MODE={word}: it must be {', '.join(MODES[1:-1])} or {MODES[-1]}")
+    return found
 
 
 def has_wandb_key() -> bool:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from idd_seg.errors import CheckpointError, ConfigError, suggest
 from idd_seg.models.pretrained.imagenet import pretrained_overlay, refuse_missing
 from idd_seg.models.sizes import EVEN, find_sizes
+from idd_seg.ops.quiet import quiet
 
 STAGES = 4
 STRIDES = (8, 16, 32)
@@ -146,10 +147,12 @@ def _create(name: str, output_stride: int, options: dict[str, Any], overlay: dic
         **options,
     )
     try:
-        try:
-            net: nn.Module = create(output_stride=output_stride)
-        except UNDILATED:
-            net = create()  # refuses, by its own reason, what was not the stride's fault
+        # timm tells of the classifier's weights in a file, which no backbone has; what a file lacks is refused later.
+        with quiet("timm"):
+            try:
+                net: nn.Module = create(output_stride=output_stride)
+            except UNDILATED:
+                net = create()  # refuses, by its own reason, what was not the stride's fault
     except REFUSALS as error:
         reason = str(error) or type(error).__name__
         if overlay is not None and isinstance(error, RuntimeError | AttributeError):

@@ -31,6 +31,11 @@ def quieten() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*_register_pytree_node.*")
+    # A run by itself on a cluster's machine is one process on purpose.
+    warnings.filterwarnings("ignore", message=".*srun. command is available on your system but is not used.*")
+    # A short run logs its last step at the latest.
+    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
     # The confusion matrix is summed over the processes before anything is logged of it.
     warnings.filterwarnings("ignore", message=".*It is recommended to use .self.log.*sync_dist=True.*")
     # A run that goes on begins at the batch that comes next, in the folder where it stopped.

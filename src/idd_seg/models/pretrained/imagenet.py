@@ -13,6 +13,7 @@ from torch import nn
 from idd_seg.errors import CheckpointError
 from idd_seg.models.pretrained import hub
 from idd_seg.models.pretrained.weights import read_weights
+from idd_seg.ops.quiet import quiet
 
 
 def pretrained_overlay(
@@ -77,7 +78,8 @@ def refuse_missing(net: nn.Module, path: str, name: str) -> None:
     """
     from timm.models import load_state_dict
 
-    held = {key.replace(".", "_") for key in load_state_dict(path)}
+    with quiet("timm"):
+        held = {key.replace(".", "_") for key in load_state_dict(path)}
     missing = [
         key
         for key in net.state_dict()
