@@ -46,7 +46,7 @@ def with_alpha(picture: np.ndarray[Any, Any], clear: bool) -> np.ndarray[Any, An
     return np.concatenate([picture, alpha], axis=2)
 
 
-def write(path: Path, kind: str, bits: str) -> None:  # noqa: C901 - a table
+def write(path: Path, kind: str, bits: str) -> None:
     """Write a picture of a row of the table."""
     image_format = {".jpg": "JPEG", ".tif": "TIFF"}.get(path.suffix, path.suffix[1:].upper())
     if bits == "16":
@@ -91,7 +91,6 @@ def outcome(read: Any) -> tuple[str, Any]:
         try:
             found = read()
         except DataError as error:
-            assert "damaged" not in str(error)
             return "refused", str(error)
     return ("warned" if told else "yes"), found
 
@@ -120,6 +119,7 @@ def test_a_cell_of_the_table(tmp_path: Path, row: dict[str, str], column: str) -
     assert result == row[column], label
     if result == "refused":
         assert str(path) in label
+        assert "damaged" not in label
     elif column == "mask, indices":
         assert np.array_equal(label, IDS == 1 if row["pixels"] == "black and white" else IDS)
     else:

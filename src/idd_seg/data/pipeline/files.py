@@ -14,7 +14,6 @@ from idd_seg.data.pipeline.decode import IMAGE_SUFFIXES, LABEL_SUFFIX, read_imag
 from idd_seg.data.pipeline.source import Item, UInt8
 from idd_seg.errors import DataError, MissingDataError
 
-
 # Folders that systems and programs put between a user's own.
 FOREIGN = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found", "Thumbs.db", "desktop.ini"}
 
@@ -41,7 +40,7 @@ def find_file(root: Path, name: str) -> Path | None:
         return None
     for part in Path(name).parts:
         try:
-            root = next(root / found for found in os.listdir(root) if one_form(found) == one_form(part))
+            root = next(found for found in root.iterdir() if one_form(found.name) == one_form(part))
         except (OSError, StopIteration):
             return None
     return root

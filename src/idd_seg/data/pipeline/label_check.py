@@ -73,7 +73,7 @@ def findings(data: SegmentationDataModule, split: str, counts: LabelCounts, item
         known = f"'{data.class_names[0]}' and '{data.class_names[1]}'"
         return [
             Finding(
-                f"{begin}: the masks hold the values 0 and 255 alone, and 255 takes no part, so that one of the classes "
+                f"{begin}: the masks hold the values 0 and 255 alone, and 255 takes no part, so that one of "
                 f"{known} is never seen. {remedy_of_255(data)}",
                 True,
             )
