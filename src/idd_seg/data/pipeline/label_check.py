@@ -170,8 +170,8 @@ def in_both(data: SegmentationDataModule, first: str = "train", second: str = "v
         return None
     more = f" and {len(both) - NAMED} more" if len(both) > NAMED else ""
     return (
-        f"data={data.name}: {len(both)} photograph{'s are' if len(both) > 1 else ' is'} in '{first}' and in '{second}', "
-        f"so that scores are too high: {', '.join(both[:NAMED])}{more}"
+        f"data={data.name}: {len(both)} photograph{'s are' if len(both) > 1 else ' is'} in '{first}' and in "
+        f"'{second}', so that scores are too high: {', '.join(both[:NAMED])}{more}"
     )
 
 
