@@ -91,7 +91,6 @@ def outcome(read: Any) -> tuple[str, Any]:
         try:
             found = read()
         except DataError as error:
-            assert "damaged" not in str(error)
             return "refused", str(error)
     return ("warned" if told else "yes"), found
 
@@ -120,6 +119,7 @@ def test_a_cell_of_the_table(tmp_path: Path, row: dict[str, str], column: str) -
     assert result == row[column], label
     if result == "refused":
         assert str(path) in label
+        assert "damaged" not in label
     elif column == "mask, indices":
         assert np.array_equal(label, IDS == 1 if row["pixels"] == "black and white" else IDS)
     else:

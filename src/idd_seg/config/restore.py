@@ -61,9 +61,8 @@ def data_from(saved: Saved, root: str | None, **changes: Any) -> SegmentationDat
     """
     node = {k: v for k, v in saved.config("data").items() if k != "recipe"}
     refuse_foreign({**node, "augment": None}, saved.path)
-    if root is not None:
-        if "root" not in node:
-            raise ConfigError(f"root={root}: data={node.get('name')} is generated and has no folder; leave root out")
+    if root is not None and "root" not in node:
+        raise ConfigError(f"root={root}: data={node.get('name')} is generated and has no folder; leave root out")
     node, said = with_own_classes(node, root)
     if said is not None:
         warnings.warn(f"data={node.get('name')}: {said}", stacklevel=2)

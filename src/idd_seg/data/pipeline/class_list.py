@@ -140,18 +140,25 @@ def _quoted(raw: Any, written: Any) -> str:
     return f", but YAML reads {text if written.strip() else 'an empty entry'} as {kind}: put it in quotes, '{text}'"
 
 
-def _is_value(raw: Any, name: str, faults: list[str]) -> bool:
+def _fault_of(raw: Any, name: str) -> str | None:
     if not isinstance(raw, int) or isinstance(raw, bool) or not 0 <= raw <= 255:
-        faults.append(f"'{name}': a value in a mask is a whole number, 0 to 255, got {raw!r}")
-        return False
-    return True
+        return f"'{name}': a value in a mask is a whole number, 0 to 255, got {raw!r}"
+    return None
+
+
+def _is_value(raw: Any, name: str, faults: list[str]) -> bool:
+    fault = _fault_of(raw, name)
+    faults += [] if fault is None else [fault]
+    return fault is None
 
 
 def _is_colour(raw: Any, name: str, faults: list[str]) -> bool:
     if not isinstance(raw, list) or len(raw) != 3:
         faults.append(f"'{name}': a colour is a list of three numbers, 0 to 255, got {raw!r}")
         return False
-    return all([_is_value(channel, name, faults) for channel in raw])
+    before = len(faults)
+    faults += [fault for channel in raw if (fault := _fault_of(channel, name))]
+    return len(faults) == before
 
 
 def bit_colour(index: int) -> list[int]:

@@ -190,7 +190,8 @@ def _bits(picture: Image.Image, data: bytes) -> int:
     if picture.format == "PNG" and data:
         return data[PNG_DEPTH]
     if picture.format == "TIFF":
-        return max(picture.tag_v2.get(BITS, (1,)))  # type: ignore[attr-defined]
+        bits: tuple[int, ...] = picture.tag_v2.get(BITS, (1,))  # type: ignore[attr-defined]
+        return max(bits)
     return 16 if picture.mode.startswith("I") else 8
 
 

@@ -40,7 +40,7 @@ def find_file(root: Path, name: str) -> Path | None:
         return None
     for part in Path(name).parts:
         try:
-            root = next(root / found for found in os.listdir(root) if one_form(found) == one_form(part))
+            root = next(found for found in root.iterdir() if one_form(found.name) == one_form(part))
         except (OSError, StopIteration):
             return None
     return root

@@ -73,7 +73,7 @@ def findings(data: SegmentationDataModule, split: str, counts: LabelCounts, item
         known = f"'{data.class_names[0]}' and '{data.class_names[1]}'"
         return [
             Finding(
-                f"{begin}: the masks hold the values 0 and 255 alone, and 255 takes no part, so that one of the classes "
+                f"{begin}: the masks hold the values 0 and 255 alone, and 255 takes no part, so that one of "
                 f"{known} is never seen. {remedy_of_255(data)}",
                 True,
             )
@@ -170,8 +170,8 @@ def in_both(data: SegmentationDataModule, first: str = "train", second: str = "v
         return None
     more = f" and {len(both) - NAMED} more" if len(both) > NAMED else ""
     return (
-        f"data={data.name}: {len(both)} photograph{'s are' if len(both) > 1 else ' is'} in '{first}' and in '{second}', "
-        f"so that scores are too high: {', '.join(both[:NAMED])}{more}"
+        f"data={data.name}: {len(both)} photograph{'s are' if len(both) > 1 else ' is'} in '{first}' and in "
+        f"'{second}', so that scores are too high: {', '.join(both[:NAMED])}{more}"
     )
 
 

@@ -6,6 +6,7 @@ import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -18,22 +19,19 @@ SEPARATORS = ("\t", ",", ";", " ")
 MASK_WORDS = ("mask", "label", "annotation", "segmentation", "target", "gt")
 
 
-class Line:
-    """A photograph, and its mask where the line names it, as paths.
+class Line(NamedTuple):
+    """A photograph, its mask where the line names it, and file and number of the line for messages."""
 
-    Attributes:
-        where: file and number of the line, for messages.
-    """
-
-    def __init__(self, image: Path, label: Path | None, where: str) -> None:
-        self.image, self.label, self.where = image, label, where
+    image: Path
+    label: Path | None
+    where: str
 
 
 def read_pairs(path: Path, root: Path, masks: str = "indices", *, labelled: bool = True) -> list[Line]:
     """Read a list file: a photograph in each line, in all of them or in none followed by its mask.
 
-    Columns are separated by tabs, commas, semicolons or spaces, and may stand in quotes. Lines that begin with `#` and a
-    header of a table are left out. Paths are relative to `root`, or absolute and inside of it.
+    Columns are separated by tabs, commas, semicolons or spaces, and may stand in quotes. Lines that begin with `#`, and
+    a header of a table, are left out. Paths are relative to `root`, or absolute and inside of it.
 
     Args:
         masks: how masks are read, by which one is known that stands in the place of a photograph.
@@ -55,12 +53,10 @@ def read_pairs(path: Path, root: Path, masks: str = "indices", *, labelled: bool
     columns = len(rows[0][1])
     for where, names in rows:
         _check_names(where, names, columns)
-    lines = [
-        Line(*(_place(root, name, where) for name in names), where=where)  # type: ignore[misc]
-        if len(names) == 2
-        else Line(_place(root, names[0], where), None, where)
-        for where, names in rows
-    ]
+    lines = []
+    for where, names in rows:
+        paths = [_place(root, name, where) for name in names]
+        lines.append(Line(paths[0], paths[1] if len(paths) == 2 else None, where))
     if not labelled:
         lines = [Line(line.image, None, line.where) for line in lines]
     _refuse_missing(lines)
@@ -133,10 +129,10 @@ def _check_names(where: str, names: Sequence[str], columns: int) -> None:
 
 def _place(root: Path, name: str, where: str) -> Path:
     """Return the path of a listed name, below `root`."""
-    top = os.path.abspath(root)
+    top = str(root.absolute())
     plain = name if find_file(root, name) is not None else name.replace("\\", "/")
     path = os.path.normpath(os.path.join(top, plain))  # noqa: PTH118 - an absolute name stays one
-    if ".." in Path(plain).parts or plain[1:2] == ":" or not path.startswith(top.rstrip("/") + "/"):
+    if ".." in Path(plain).parts or plain[1:2] == ":" or not path.startswith(os.path.normpath(top).rstrip("/") + "/"):
         raise DataError(f"{where}: '{name}' leads out of the data set; paths are relative to data.root={root}")
     inside = os.path.relpath(path, top)
     return find_file(root, inside) or root / inside

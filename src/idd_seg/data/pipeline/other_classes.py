@@ -49,8 +49,8 @@ def with_own_classes(options: Mapping[str, Any], root: str | None) -> tuple[dict
         differs = {key for key, value in theirs.items() if _differ(plain.get(key), value)}
         if differs and not (root is not None and _same_as_trained(Path(listed), found)):
             return plain, (
-                f"the values of the training are taken, and '{path}' says other ones ({', '.join(sorted(differs))}); it "
-                "was changed since, or options of the training said otherwise"
+                f"the values of the training are taken, and '{path}' says other ones ({', '.join(sorted(differs))}); "
+                "it was changed since, or options of the training said otherwise"
             )
         return plain, None
     said = None

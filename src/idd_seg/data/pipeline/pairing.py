@@ -31,14 +31,14 @@ def pair(images: Mapping[Path, Path], masks: Mapping[Path, Path], suffix: str, w
     """
     try:
         return _paired(images, masks, suffix, where, _name)
-    except _NotUnique:
+    except _NotUniqueError:
         try:
             return _paired(images, masks, suffix, where, _path)
-        except _NotUnique as error:
+        except _NotUniqueError as error:
             raise DataError(str(error)) from None
 
 
-class _NotUnique(Exception):
+class _NotUniqueError(Exception):
     pass
 
 
@@ -55,7 +55,7 @@ def _paired(
 ) -> tuple[list[Path], str]:
     names = [key(inside) for inside in images.values()]
     if key is _name and len(set(names)) < len(names):
-        raise _NotUnique
+        raise _NotUniqueError
     by_name: dict[str, list[Path]] = {}
     for path, inside in masks.items():
         by_name.setdefault(key(inside), []).append(path)
@@ -63,15 +63,15 @@ def _paired(
     wanted = [name + one_form(chosen) for name in names]
     for name in wanted:
         if len(found := by_name.get(name, [])) > 1:
-            raise _NotUnique(f"two masks are called '{name}': '{found[0]}' and '{found[1]}'; remove one of them")
+            raise _NotUniqueError(f"two masks are called '{name}': '{found[0]}' and '{found[1]}'; remove one of them")
     missing = [path for path, name in zip(images, wanted, strict=True) if name not in by_name]
     if missing:
         same = f"of the same name with '{chosen}'" if chosen else "of the same name"
         example = f" The masks are called as '{next(iter(masks))}'." if masks else ""
         raise DataError(
             f"{len(missing)} of {len(names)} photographs have no mask {same} in {where}: "
-            f"{', '.join(str(path) for path in missing[:SHOWN])}.{example} data.label_suffix=_mask says what masks have "
-            "in addition; a list file (data.images) pairs any names"
+            f"{', '.join(str(path) for path in missing[:SHOWN])}.{example} data.label_suffix=_mask says what masks "
+            "have in addition; a list file (data.images) pairs any names"
         )
     return [by_name[name][0] for name in wanted], chosen
 
