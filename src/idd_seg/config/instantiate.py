@@ -62,24 +62,29 @@ def make_data(cfg: DictConfig, *, typed: bool = True) -> SegmentationDataModule:
     return data
 
 
+def term_weights(loss: DictConfig) -> dict[str, float]:
+    """Return the weight of each term, under the name by which it is given: `loss.<term>_weight`.
+
+    Raises:
+        ConfigError: for a weight that is no number or negative.
+    """
+    weights = {str(name): loss[f"{name}_weight"] for name, node in loss.items() if isinstance(node, DictConfig)}
+    for name, weight in weights.items():
+        if type(weight) not in (int, float):
+            raise ConfigError(f"loss.{name}_weight must be a number, got '{weight}'")
+        if not 0 <= weight < math.inf:
+            raise ConfigError(f"loss.{name}_weight must be a finite number >= 0, got {weight}")
+    return weights
+
+
 def make_terms(loss: DictConfig, *, typed: bool = True) -> dict[str, Term]:
     """Build the terms whose weight is not 0.
 
     Raises:
         ConfigError: for a weight that is no number or negative, or an option that a term refuses.
     """
-    terms: dict[str, Term] = {}
-    for name, node in ((str(key), child) for key, child in loss.items()):
-        if not isinstance(node, DictConfig):
-            continue
-        weight = loss[f"{name}_weight"]
-        if type(weight) not in (int, float):
-            raise ConfigError(f"loss.{name}_weight must be a number, got '{weight}'")
-        if not 0 <= weight < math.inf:
-            raise ConfigError(f"loss.{name}_weight must be a finite number >= 0, got {weight}")
-        if weight > 0:
-            terms[name] = make(node, f"loss.{name}", typed=typed)
-    return terms
+    weights = term_weights(loss)
+    return {name: make(loss[name], f"loss.{name}", typed=typed) for name, weight in weights.items() if weight > 0}
 
 
 def make_student(cfg: DictConfig, *, typed: bool = True) -> Segmenter:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from idd_seg.config.instantiate import make, make_data, make_terms, plain
+from idd_seg.config.instantiate import make, make_data, make_terms, plain, term_weights
 from idd_seg.config.option_types import check_types
 from idd_seg.config.ranges import check_ranges
 from idd_seg.config.teacher import load_teacher
@@ -83,6 +83,7 @@ def preflight(cfg: DictConfig, files_of: FilesOf) -> Checked:
     """
     if "loss" not in cfg:
         raise ConfigError("there is no term; choose some, e.g. loss=[ce,kd,idd,position]")
+    term_weights(cfg.loss)  # by the names that users give, before the types of what refers to them
     for group in GROUPS:
         check_types(cfg[group], group)
     terms = make_terms(cfg.loss, typed=False)
