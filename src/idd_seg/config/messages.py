@@ -108,11 +108,11 @@ def refused_by_a_library(error: BaseException) -> str | None:
 def _unknown(key: str, config_name: str, arguments: list[str]) -> str:
     if "@" in key:  # no option of the command line: a choice inside of a file, such as an experiment
         return f"the choices don't go together: one of them sets '{key}', which another leaves out"
-    if config_name == "train" and (name := ours(key)) is not None:
-        return f"there is no option '{key}'{name} --help lists the options"
     known = known_keys(config_name, [a for a in arguments if key not in a])
     if (inside := _inside(key, config_name, known)) is not None:
         return inside
+    if config_name == "train" and (name := ours(key)) is not None:
+        return f"there is no option '{key}'{name} --help lists the options"
     near = "" if ".".join(key.split(".")[:2]) in known else home_of(key)
     return f"there is no option '{key}'{near or suggest(key, known)} --help lists the options"
 
