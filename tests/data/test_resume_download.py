@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from idd_seg.data.download import resume as fetching
-from idd_seg.data.download.resume import Part, fetch
+from idd_seg.data.download.resume import PartialFile, fetch
 from idd_seg.data.download.transfer import byte_bar, digest, parse_checksum, require_space, verify
 from idd_seg.errors import ConfigError, DataError
 from tests.data.web_server import Site, serve
@@ -135,7 +135,7 @@ def test_a_part_of_unknown_origin_is_dropped(tmp_path: Path, notes: str) -> None
 
 
 def with_part(folder: Path, url: str, content: bytes) -> None:
-    part = Part(folder / "data.zip")
+    part = PartialFile(folder / "data.zip")
     part.begin(url, '"1"')
     part.path.write_bytes(content)
 

@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from idd_seg.errors import DataError, UserError
-from idd_seg.prediction.inputs import Job
+from idd_seg.prediction.inputs import PictureJob
 from idd_seg.prediction.pipeline import Pipeline, shown
 from idd_seg.prediction.results import _whole
 
-JOBS = [Job(Path(f"{i}.png"), Path(str(i))) for i in range(30)]
+JOBS = [PictureJob(Path(f"{i}.png"), Path(str(i))) for i in range(30)]
 
 
 def number(path: Path) -> int:
@@ -33,7 +33,7 @@ def picture(path: Path) -> Any:
 
 
 class Written(dict[str, int]):
-    def __call__(self, job: Job, picture: Any, ids: Any) -> None:
+    def __call__(self, job: PictureJob, picture: Any, ids: Any) -> None:
         time.sleep(0.002)
         assert str(job.name) not in self
         self[str(job.name)] = int(ids)
@@ -98,7 +98,7 @@ def test_pixels_in_memory_stay_within_the_budget() -> None:
             most[0] = max(most[0], held[0])
         return picture(path)
 
-    def write(job: Job, picture: Any, ids: Any) -> None:
+    def write(job: PictureJob, picture: Any, ids: Any) -> None:
         time.sleep(0.003)
         with lock:
             held[0] -= picture.shape[0] * 5
@@ -122,7 +122,7 @@ def test_files_that_can_not_be_read_are_named_and_the_others_done() -> None:
 
 
 def test_a_result_that_can_not_be_written_is_named_and_a_full_disk_ends_it() -> None:
-    def write(job: Job, picture: Any, ids: Any) -> None:
+    def write(job: PictureJob, picture: Any, ids: Any) -> None:
         if job.name == Path("7"):
             raise OSError(error, "no", "x")
 

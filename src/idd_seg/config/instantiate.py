@@ -68,7 +68,8 @@ def term_weights(loss: DictConfig) -> dict[str, float]:
     Raises:
         ConfigError: for a weight that is no number or negative.
     """
-    weights = {str(name): loss[f"{name}_weight"] for name, node in loss.items() if isinstance(node, DictConfig)}
+    names = [str(name) for name, node in loss.items() if isinstance(node, DictConfig)]
+    weights = {name: loss[f"{name}_weight"] for name in names}
     for name, weight in weights.items():
         if type(weight) not in (int, float):
             raise ConfigError(f"loss.{name}_weight must be a number, got '{weight}'")

@@ -14,7 +14,7 @@ from idd_seg.errors import ConfigError, DataError
 from idd_seg.evaluation.picture_input import read_picture, size_of
 from idd_seg.library import ClassIds
 from idd_seg.ops.validation import require_whole
-from idd_seg.prediction.inputs import Job
+from idd_seg.prediction.inputs import PictureJob
 from idd_seg.prediction.pipeline import Pipeline, Tally
 from idd_seg.prediction.results import Results
 from idd_seg.prediction.streaming import predict_video
@@ -44,7 +44,7 @@ class Pace:
 
 
 def predict_all(
-    jobs: Sequence[Job], show: Callable[[Sequence[UInt8]], Iterable[ClassIds]], results: Results, pace: Pace
+    jobs: Sequence[PictureJob], show: Callable[[Sequence[UInt8]], Iterable[ClassIds]], results: Results, pace: Pace
 ) -> Tally:
     """Predict pictures, then videos; `show` gives the class ids of pictures of one size."""
     pictures = [job for job in jobs if not job.is_video]
@@ -70,7 +70,11 @@ def predict_all(
 
 
 def _video(
-    job: Job, show: Callable[[Sequence[UInt8]], Iterable[ClassIds]], results: Results, pace: Pace, progress: Progress
+    job: PictureJob,
+    show: Callable[[Sequence[UInt8]], Iterable[ClassIds]],
+    results: Results,
+    pace: Pace,
+    progress: Progress,
 ) -> Tally:
     try:
         video = probe(job.source, pace.max_pixels)

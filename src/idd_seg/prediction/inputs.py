@@ -21,7 +21,7 @@ MOST_LINES = 10**7  # of a list on the standard input
 
 
 @dataclass(frozen=True)
-class Job:
+class PictureJob:
     """A file, and the path of its results below the output folder, with the file's own ending or without."""
 
     source: Path
@@ -32,7 +32,7 @@ class Job:
         return self.source.suffix.lower() in VIDEO_SUFFIXES
 
 
-def find_jobs(text: str, output: Path, keep_ending: bool = False, lines: TextIO | None = None) -> list[Job]:
+def find_jobs(text: str, output: Path, keep_ending: bool = False, lines: TextIO | None = None) -> list[PictureJob]:
     """Return the files that `input` means, in the order of names, or of the list.
 
     Args:
@@ -54,7 +54,7 @@ def find_jobs(text: str, output: Path, keep_ending: bool = False, lines: TextIO 
         raise DataError(f"input={printable(text)}: all that it means are results in the output folder '{output}'")
     if left := len(sources) - len(kept):
         print(f"{left} files are left out: they are results in '{output}'")
-    jobs = [Job(path, _name(path, top, keep_ending)) for path in kept]
+    jobs = [PictureJob(path, _name(path, top, keep_ending)) for path in kept]
     _refuse_twins(jobs)
     return jobs
 
@@ -112,7 +112,7 @@ def _name(path: Path, top: Path, keep_ending: bool) -> Path:
     return inside if keep_ending else inside.with_suffix("")
 
 
-def _refuse_twins(jobs: Sequence[Job]) -> None:
+def _refuse_twins(jobs: Sequence[PictureJob]) -> None:
     first: dict[Path, Path] = {}
     for job in jobs:
         if job.name in first:

@@ -16,7 +16,7 @@ import torch
 from idd_seg.data.pipeline.source import UInt8
 from idd_seg.errors import DataError, UserError, message_of
 from idd_seg.library import ClassIds
-from idd_seg.prediction.inputs import Job
+from idd_seg.prediction.inputs import PictureJob
 
 # After these every further picture would fail too.
 FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
@@ -85,14 +85,14 @@ class Budget:
 
 @dataclass
 class _Read:
-    job: Job
+    job: PictureJob
     picture: UInt8
     pixels: int
 
 
 @dataclass
 class _Ended:
-    job: Job
+    job: PictureJob
     error: BaseException | None
 
 
@@ -115,7 +115,7 @@ class Pipeline:
         size_of: Callable[[Path], tuple[int, int]],
         read: Callable[[Path], UInt8],
         show: Callable[[Sequence[UInt8]], Iterable[ClassIds]],
-        write: Callable[[Job, UInt8, ClassIds], None],
+        write: Callable[[PictureJob, UInt8, ClassIds], None],
         batch_size: int = 1,
         workers: int = 2,
         budget: int = 2**24,
@@ -124,7 +124,7 @@ class Pipeline:
         self.batch_size, self.workers, self.budget = batch_size, workers, Budget(budget)
         self.events: queue.SimpleQueue[_Read | _Ended] = queue.SimpleQueue()
 
-    def run(self, jobs: Sequence[Job], step: Callable[[], object] = lambda: None) -> Tally:
+    def run(self, jobs: Sequence[PictureJob], step: Callable[[], object] = lambda: None) -> Tally:
         """Do all jobs; files that can't be read are left out and named in the tally.
 
         Args:
@@ -163,7 +163,7 @@ class Pipeline:
             if len(same) == self.batch_size:
                 self._show(waiting.pop(event.picture.shape), writers, tally)
 
-    def _read(self, job: Job) -> None:
+    def _read(self, job: PictureJob) -> None:
         pixels = 0
         try:
             height, width = self.size_of(job.source)

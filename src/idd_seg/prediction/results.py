@@ -15,7 +15,7 @@ from PIL import Image
 from idd_seg.data.pipeline.source import UInt8
 from idd_seg.errors import ConfigError, UserError
 from idd_seg.library import ClassIds, Model
-from idd_seg.prediction.inputs import KINDS, Job
+from idd_seg.prediction.inputs import KINDS, PictureJob
 
 ROWS = 256  # that are coloured at a time
 
@@ -45,11 +45,11 @@ class Results:
         self.frames = frames
         _try_to_write(folder)
 
-    def path(self, kind: str, job: Job, suffix: str = ".png") -> Path:
+    def path(self, kind: str, job: PictureJob, suffix: str = ".png") -> Path:
         """Return where a result is written."""
         return self.folder / kind / job.name.with_name(f"{job.name.name}{suffix}")
 
-    def check(self, jobs: Sequence[Job]) -> None:
+    def check(self, jobs: Sequence[PictureJob]) -> None:
         """Refuse to write over what is read, and videos of which nothing would be written.
 
         Raises:
@@ -68,7 +68,7 @@ class Results:
                 if path.resolve() in inputs:
                     raise ConfigError(f"'{path}' is an input; choose another folder: output=PATH")
 
-    def write(self, job: Job, picture: UInt8, ids: ClassIds) -> None:
+    def write(self, job: PictureJob, picture: UInt8, ids: ClassIds) -> None:
         """Write what is asked for; `picture` is written upon."""
         self.write_ids(job, ids)
         if "overlay" in self.save:
@@ -76,7 +76,7 @@ class Results:
             encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR, dst=picture))[1]
             _whole(self.path("overlay", job), lambda draft: draft.write_bytes(encoded.data))
 
-    def write_ids(self, job: Job, ids: ClassIds) -> None:
+    def write_ids(self, job: PictureJob, ids: ClassIds) -> None:
         """Write the class ids alone, as grey values and in colours, as far as they are asked for."""
         for kind in self.save:
             if kind != "overlay":

@@ -14,7 +14,7 @@ from typing import TypeVar
 from idd_seg.data.pipeline.source import UInt8
 from idd_seg.errors import DataError
 from idd_seg.library import ClassIds
-from idd_seg.prediction.inputs import Job
+from idd_seg.prediction.inputs import PictureJob
 from idd_seg.prediction.pipeline import Tally, shown
 from idd_seg.prediction.results import Results
 from idd_seg.prediction.video import Video, Writer, frames
@@ -24,7 +24,7 @@ AHEAD = 8  # frames that wait to be shown, and to be written
 
 
 def predict_video(
-    job: Job,
+    job: PictureJob,
     video: Video,
     results: Results,
     show: Callable[[Sequence[UInt8]], Iterable[ClassIds]],
@@ -49,7 +49,7 @@ def predict_video(
     return tally
 
 
-def _finish(job: Job, writer: Writer, tally: Tally) -> None:
+def _finish(job: PictureJob, writer: Writer, tally: Tally) -> None:
     try:
         writer.close()
     except DataError as error:
@@ -57,7 +57,7 @@ def _finish(job: Job, writer: Writer, tally: Tally) -> None:
 
 
 def _stream(
-    job: Job,
+    job: PictureJob,
     video: Video,
     results: Results,
     show: Callable[[Sequence[UInt8]], Iterable[ClassIds]],

@@ -11,7 +11,7 @@ from idd_seg.reporting.curves import POINTS, short, thin
 from idd_seg.reporting.exhibits import read_exhibits
 from idd_seg.reporting.files import text_of
 from idd_seg.reporting.groups import Group, Stat, gain_of, miou, pairs, short_key, short_value, stat
-from idd_seg.reporting.runs import Run, Score
+from idd_seg.reporting.runs import FoundRun, Score
 
 ALL_POINTS = 600_000
 ALL_EXHIBITS = 32 * 2**20
@@ -96,7 +96,7 @@ def _mean(values: Any) -> float | None:
     return short(found.mean, 6) if found else None
 
 
-def _run(run: Run) -> dict[str, Any]:
+def _run(run: FoundRun) -> dict[str, Any]:
     return {
         "name": run.name,
         "seed": run.seed,
@@ -118,7 +118,7 @@ def _score(score: Score | None) -> dict[str, Any] | None:
     return {"miou": score.miou, "step": score.step, "iou": {k: short(v, 4) for k, v in score.iou.items()}}
 
 
-def _curves(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def _curves(runs: Sequence[FoundRun]) -> list[dict[str, Any]]:
     """Return per run the columns; those of equal steps share them."""
     count = sum(len(run.curves) for run in runs)
     points = max(20, min(POINTS, ALL_POINTS // max(1, count)))
@@ -148,12 +148,12 @@ def _exhibits(groups: Sequence[Group], number_of: dict[int, int], count: int) ->
     return chosen
 
 
-def _in_order(groups: Sequence[Group]) -> list[Run]:
+def _in_order(groups: Sequence[Group]) -> list[FoundRun]:
     def height(group: Group) -> float:
         found = stat(map(miou, group.runs))
         return -(found.mean if found else -1)
 
-    ordered: list[Run] = []
+    ordered: list[FoundRun] = []
     for group in sorted(groups, key=height):
         ordered.append(group.runs[0])
         twins = {run.seed: run for run in group.twin.runs} if group.twin else {}

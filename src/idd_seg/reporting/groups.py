@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from idd_seg.reporting.files import text_of
 from idd_seg.reporting.options import axes, key_of
-from idd_seg.reporting.runs import Run
+from idd_seg.reporting.runs import FoundRun
 
 USUAL = 0.6
 
@@ -27,7 +27,7 @@ class Stat:
 class Group:
     """Runs of equal options; `options` are those that differ between the groups."""
 
-    runs: list[Run]
+    runs: list[FoundRun]
     label: str = ""
     options: dict[str, object] = field(default_factory=dict)
     twin: Group | None = None
@@ -45,12 +45,14 @@ def stat(values: Iterable[float | None]) -> Stat | None:
     return Stat(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, len(known))
 
 
-def miou(run: Run) -> float | None:
+def miou(run: FoundRun) -> float | None:
     """Return the mIoU of a run's last step."""
     return run.last.miou if run.last else None
 
 
-def make_groups(runs: Sequence[Run], teacher_of: Callable[[Run], float | None]) -> tuple[list[Group], list[str]]:
+def make_groups(
+    runs: Sequence[FoundRun], teacher_of: Callable[[FoundRun], float | None]
+) -> tuple[list[Group], list[str]]:
     """Group runs, find twins and gains; return the groups and the keys of the options that differ.
 
     Args:
@@ -118,7 +120,7 @@ def _twin_of(group: Group, groups: Sequence[Group]) -> Group | None:
     return max(same, key=lambda g: (len(seeds & {run.seed for run in g.runs}), len(g.runs)), default=None)
 
 
-def pairs(group: Group) -> list[tuple[Run, Run]]:
+def pairs(group: Group) -> list[tuple[FoundRun, FoundRun]]:
     """Return the runs of a group with the twin's of the same seed, where both have a mIoU."""
     if group.twin is None:
         return []
@@ -126,14 +128,14 @@ def pairs(group: Group) -> list[tuple[Run, Run]]:
     return [(run, by_seed[run.seed]) for run in group.runs if run.last and run.seed in by_seed]
 
 
-def gain_of(run: Run, twin: Run) -> float:
+def gain_of(run: FoundRun, twin: FoundRun) -> float:
     """Return how much more mIoU a run has than its twin."""
     assert run.last is not None
     assert twin.last is not None
     return run.last.miou - twin.last.miou
 
 
-def _measure(group: Group, teacher_of: Callable[[Run], float | None]) -> None:
+def _measure(group: Group, teacher_of: Callable[[FoundRun], float | None]) -> None:
     teachers = stat(teacher_of(run) for run in group.runs)
     group.teacher = teachers.mean if teachers else None
     if group.twin is None:

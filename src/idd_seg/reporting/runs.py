@@ -26,7 +26,7 @@ class Score:
 
 
 @dataclass
-class Run:
+class FoundRun:
     """All that is known of a run; what could not be read is None or empty, and `notes` says why."""
 
     folder: Path
@@ -50,9 +50,9 @@ class Run:
     curves: dict[str, Curve] = field(default_factory=dict)
 
 
-def read_run(folder: Path, name: str) -> Run:
+def read_run(folder: Path, name: str) -> FoundRun:
     """Read a run folder. Never raises for what is in it."""
-    run = Run(folder, text_of(name))
+    run = FoundRun(folder, text_of(name))
     config = _mapping(run, "config.yaml")
     if config:
         flat = options.flatten(config)
@@ -75,7 +75,7 @@ def read_run(folder: Path, name: str) -> Run:
     return run
 
 
-def _mapping(run: Run, name: str) -> dict[str, Any]:
+def _mapping(run: FoundRun, name: str) -> dict[str, Any]:
     try:
         return read_mapping(run.folder / name)
     except UnreadableError as error:
@@ -95,7 +95,7 @@ def score_of(content: object) -> Score | None:
     return Score(miou, number(content.get("step")), dict(list(iou.items())[:CLASSES]))
 
 
-def _set_state(run: Run, described: dict[str, Any]) -> None:
+def _set_state(run: FoundRun, described: dict[str, Any]) -> None:
     state = described.get("state")
     run.error = text_of(described["error"], 2000) if described.get("error") else ""
     if state == "running" and is_locked(run.folder) is False:
@@ -109,7 +109,7 @@ def _set_state(run: Run, described: dict[str, Any]) -> None:
         run.state = "half-written"
 
 
-def _set_command(run: Run, described: dict[str, Any]) -> None:
+def _set_command(run: FoundRun, described: dict[str, Any]) -> None:
     command = described.get("command")
     words = [str(word) for word in command[1:]] if isinstance(command, list) else []
     swept = {"-m", "--multirun"} & set(words)

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from idd_seg.reporting.files import UnreadableError, part, read_mapping
-from idd_seg.reporting.runs import Run, Score, score_of
+from idd_seg.reporting.runs import FoundRun, Score, score_of
 
 CHECKPOINT = 4 * 2**30
 
@@ -16,13 +16,13 @@ CHECKPOINT = 4 * 2**30
 class Teachers:
     """Finds teachers among runs by path, else by the hash of their checkpoints, else by `metrics.json` on the disk."""
 
-    def __init__(self, runs: Sequence[Run]) -> None:
+    def __init__(self, runs: Sequence[FoundRun]) -> None:
         self._by_folder = {run.folder.resolve(): run for run in runs}
         # A teacher has none of its own; the others need not be hashed.
         self._candidates = [run for run in runs if run.plain]
         self._known: dict[tuple[str, str], float | None] = {}
 
-    def miou_of(self, run: Run) -> float | None:
+    def miou_of(self, run: FoundRun) -> float | None:
         """Return the mIoU of a run's teacher on that teacher's own split, or None."""
         if run.teacher is None:
             return None
@@ -54,7 +54,7 @@ class Teachers:
         return None
 
 
-def _of(run: Run, stem: str) -> float | None:
+def _of(run: FoundRun, stem: str) -> float | None:
     score: Score | None = run.best if stem == "best" else run.last
     return score.miou if score else None
 

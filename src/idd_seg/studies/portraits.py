@@ -28,7 +28,7 @@ QUANTITIES = {  # key: column, factor
 }
 
 
-class Gallery:
+class PortraitGallery:
     """Portraits of the runs of a study and of their teacher, on the split that the study reports.
 
     Args:
@@ -131,7 +131,7 @@ def _cell(values: Sequence[float], factor: float) -> str:
 
 def portray(runs: Mapping[str, Mapping[int, Path]], kept: Path, probe_steps: int, shown: Sequence[str]) -> str:
     """Measure the runs, draw some methods, keep tables and pictures in `kept`; return the table."""
-    gallery = Gallery(runs, kept, probe_steps)
+    gallery = PortraitGallery(runs, kept, probe_steps)
     measured: Any = gallery.measure()
     table = markdown(measured)
     (kept / "portraits.md").write_text(table, encoding="utf-8")

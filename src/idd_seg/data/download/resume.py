@@ -16,7 +16,7 @@ HEADWAY = 1 << 20  # bytes that make a broken attempt a step ahead
 LIMIT = 1 << 38  # bytes of a file whose length nobody says
 
 
-class Part:
+class PartialFile:
     """What has come of a file so far, and which version of it that is."""
 
     def __init__(self, target: Path) -> None:
@@ -85,7 +85,7 @@ def fetch(
             return verify(target, size, checksum, bar)
         except DataError as error:
             raise DataError(f"{error}; remove it, and it is downloaded again") from error
-    part = Part(target)
+    part = PartialFile(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _persist(url, part, size, bar, attempts, pause, timeout)
@@ -97,7 +97,9 @@ def fetch(
         raise DataError(f"'{target}' can't be written ({error.strerror})") from error
 
 
-def _persist(url: str, part: Part, size: int | None, bar: Bar, attempts: int, pause: float, timeout: float) -> None:
+def _persist(
+    url: str, part: PartialFile, size: int | None, bar: Bar, attempts: int, pause: float, timeout: float
+) -> None:
     failures = 0
     while True:
         before = part.size
@@ -114,7 +116,7 @@ def _persist(url: str, part: Part, size: int | None, bar: Bar, attempts: int, pa
             time.sleep(pause * 2 ** max(0, failures - 1))
 
 
-def _receive(url: str, part: Part, size: int | None, bar: Bar, timeout: float) -> None:
+def _receive(url: str, part: PartialFile, size: int | None, bar: Bar, timeout: float) -> None:
     """Make one attempt; a DroppedError asks for another one."""
     version, start = part.version(url), part.size
     if version is None or (size is not None and start > size):
@@ -139,7 +141,7 @@ def _receive(url: str, part: Part, size: int | None, bar: Bar, timeout: float) -
         _save(url, answer, part, start, total if size is None else size, bar)
 
 
-def _save(url: str, answer: Any, part: Part, start: int, expected: int | None, bar: Bar) -> None:
+def _save(url: str, answer: Any, part: PartialFile, start: int, expected: int | None, bar: Bar) -> None:
     """Append the bytes of an answer to the part, and no more than the file has."""
     folder, limit = part.path.parent, LIMIT if expected is None else expected
     require_space(folder, (expected or 0) - start, part.path.name)
@@ -165,7 +167,7 @@ def _save(url: str, answer: Any, part: Part, start: int, expected: int | None, b
         raise http.DroppedError(f"the connection ended after {done} of {expected or 'some'} bytes")
 
 
-def _verify_part(url: str, part: Part, size: int | None, checksum: str | None, bar: Bar) -> None:
+def _verify_part(url: str, part: PartialFile, size: int | None, checksum: str | None, bar: Bar) -> None:
     try:
         verify(part.path, size, checksum, bar)
     except DataError as error:
