@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -149,7 +148,7 @@ class LoadingOptions:
 
     def __post_init__(self) -> None:
         at_least("data.num_workers", self.num_workers, 0)
-        if self.timeout_s is not None and not 0 < self.timeout_s < 1e6:
+        if self.timeout_s is not None and (self.timeout_s is True or not 0 < self.timeout_s < 1e6):
             raise ConfigError(f"data.timeout_s must be a number of seconds > 0, or null, got '{self.timeout_s}'")
         one_of("data.cache", self.cache, get_args(Cache))
         if self.cache == "disk" and not self.cache_dir:
@@ -167,7 +166,7 @@ class DataOptions(ClassOptions, PictureOptions, SamplingOptions, LoadingOptions)
 
 def at_least(name: str, value: float, least: int, words: str | None = None) -> None:
     """Raise a ConfigError that names an option whose number is too small, or none."""
-    if not math.inf > value >= least:
+    if type(value) is not int or value < least:
         raise ConfigError(f"{name} must be {words or f'a whole number >= {least}'}, got '{value}'")
 
 
