@@ -18,6 +18,7 @@ from PIL import Image
 
 from idd_seg.callbacks.graceful_stop import SIGNALS
 from idd_seg.config import command_line
+from idd_seg.config.groups import config_dir
 from tests.helpers import TINY, clean_error, run, run_here
 
 
@@ -32,6 +33,20 @@ def test_help_answers_at_once(tmp_path: Path) -> None:
     assert "head@student.head: aspp," in result.stdout
     assert "setting: " not in result.stdout
     assert "parts/" not in result.stdout
+
+
+@pytest.mark.parametrize("command", sorted(path.stem for path in config_dir().glob("*.yaml")))
+def test_every_command_has_help(command: str, tmp_path: Path) -> None:
+    result = run_here(command, "--help", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert f"python -m idd_seg.{command}" in result.stdout
+
+
+def test_help_shows_the_options_of_what_is_chosen(tmp_path: Path) -> None:
+    result = run_here("train", "--help", "data=voc", "student=r18", cwd=tmp_path)
+    assert "train_list: train" in result.stdout
+    assert "\nhydra:" not in result.stdout
+    assert clean_error(run_here("train", "--help", "data=vox", cwd=tmp_path)).startswith("error: there is no data=vox")
 
 
 def test_cfg_job_prints_the_configuration(tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def _run_folder(folder: Path) -> Iterator[Subject]:
 
     def go_on() -> Any:
         # Taken for the same run, or refused: another seed must not go unseen.
-        return _look(cfg, run), OmegaConf.load(run / "config.yaml")
+        return _look(cfg, run, None), OmegaConf.load(run / "config.yaml")
 
     def same(found: Any) -> bool:
         return bool(found[0] is None and found[1].seed == 3 and found[1].loss == cfg.loss)
@@ -242,7 +242,7 @@ def _run_folder(folder: Path) -> Iterator[Subject]:
     def plausible(found: Any) -> bool:
         return found is None or isinstance(found, float)
 
-    yield Subject("results of run folders", done / "metrics.json", lambda: _look(cfg, done), plausible)
+    yield Subject("results of run folders", done / "metrics.json", lambda: _look(cfg, done, None), plausible)
 
 
 def _caches(folder: Path) -> Iterator[Subject]:

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from idd_seg.config.groups import chosen_groups, config_dir, options_of
+from idd_seg.config.help import asks_for_help, help_text
 from idd_seg.config.messages import explain, refused_by_a_library
 from idd_seg.config.unread import refuse_unread
 from idd_seg.data.pipeline.class_list import read_class_list
@@ -122,6 +123,9 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
             raise _failed(f"{type(error).__name__}: {error}") from error
 
     with told(config_name):
+        if asks_for_help(sys.argv[1:]):
+            print(help_text(config_name, sys.argv[1:]))
+            return
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(guarded)()
 
 

@@ -113,7 +113,7 @@ def with_table(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     plain = {key: value for key, value in options.items() if key != "reduce_zero_label"}
     # What is new is left out where it changes nothing.
-    plain = {key: value for key, value in plain.items() if NEUTRAL.get(key) != value}
+    plain = {key: value for key, value in plain.items() if not (key in NEUTRAL and NEUTRAL[key] == value)}
     if options.get("reduce_zero_label"):
         plain["label_values"], plain["ignored"] = _reduced(plain["num_classes"], plain.get("ignored") or ())
     return plain
