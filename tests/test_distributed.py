@@ -297,6 +297,7 @@ def stand_in(own: Family, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setenv("IDD_SEG_TESTED_BY", own.mark)
         monkeypatch.setattr("sys.executable", str(path))
         monkeypatch.setattr(launcher, "GRACE", 1.0)
+        monkeypatch.setattr(launcher, "SAVING", 1.0)
         folder = own.folder / "run"
         folder.mkdir()
         launch(OmegaConf.create({"run_dir": str(folder)}), 2)
