@@ -258,7 +258,7 @@ def test_only_rank_zero_opens_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mode": "sometimes"}, "must be auto, online or offline, got 'sometimes'"),
+        ({"mode": "sometimes"}, "must be auto, online, offline or disabled, got 'sometimes'"),
         ({"timeout": 0}, "timeout must be a number of seconds > 0, got '0'"),
         ({"tags": "one"}, r"tags is a list: logger.wandb.tags=\[one\]"),
         ({"tags": ["x" * 65]}, "1 to 64 characters"),
