@@ -64,9 +64,9 @@ def first_line(error: BaseException) -> str:
     return (text or type(error).__name__).splitlines()[0][:200]
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
+def suggest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """Return `; did you mean 'x'?` for the nearest known name, or a full stop."""
-    near = difflib.get_close_matches(word, [name for name in known if name != word], n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word, [name for name in known if name != word], n=1, cutoff=cutoff)
     return f"; did you mean '{near[0]}'?" if near else "."
 
 

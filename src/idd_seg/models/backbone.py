@@ -71,7 +71,7 @@ class Backbone(Levels):
         # With a tag of its weights, as in resnet18.a1_in1k, or without.
         known = timm.list_models(pretrained="." in name)
         if name not in known:
-            raise ConfigError(f"backbone '{name}' is not a timm model{suggest(name, known)}")
+            raise ConfigError(f"backbone '{name}' is not a timm model{suggest(name, known, 0.5)}")
         if taken := [key for key in options or {} if key in OURS]:
             raise ConfigError(f"backbone '{name}': '{taken[0]}' is no option of its own; give student.{taken[0]}")
         overlay = pretrained_overlay(name, pretrained, weights, options)
