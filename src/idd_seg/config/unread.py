@@ -33,6 +33,8 @@ def refuse_unread(cfg: DictConfig, config_name: str) -> None:
     Raises:
         ConfigError: that names it, with the nearest right name.
     """
+    if not (config_dir() / f"{config_name}.yaml").is_file():
+        return  # a main file of the user's own, of whose keys nothing is known
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
     known = _root(config_name)
     for key, near in _unread(plain, known, config_name):
