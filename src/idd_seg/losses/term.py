@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -29,6 +29,9 @@ class Term(nn.Module):
     """
 
     needs_teacher: ClassVar[bool] = True
+    # What the term reads of the labels, which says what it does with a picture without any: "none" takes the picture
+    # as it is, "classes" takes the teacher's classes in place of labels, "truth" leaves the picture out.
+    label_use: ClassVar[Literal["none", "classes", "truth"]] = "classes"
 
     def __init__(self, weight: float = 1.0, schedule: WeightSchedule | None = None) -> None:
         super().__init__()
