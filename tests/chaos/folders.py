@@ -50,6 +50,7 @@ class Drawn:
     image_ending: str = ".png"
     mask_ending: str = ".png"
     suffix: str = ""
+    image_suffix: str = ""
     told: bool = False
     changes: dict[str, Any] = field(default_factory=dict)
     values: list[int] = field(default_factory=lambda: list(range(CLASSES)))
@@ -58,7 +59,7 @@ class Drawn:
     faults: list[str] = field(default_factory=list)
 
     def image(self, number: int) -> Path:
-        return self.root / Path(self.images).parent / (self.stems[number] + self.image_ending)
+        return self.root / Path(self.images).parent / (self.stems[number] + self.image_suffix + self.image_ending)
 
     def mask(self, number: int) -> Path:
         return self.root / Path(self.labels).parent / (self.stems[number] + self.suffix + self.mask_ending)
@@ -88,6 +89,7 @@ def draw(folder: Path, rng: random.Random) -> Drawn:
     drawn.image_ending = rng.choice((".png", ".jpg", ".JPG", ".jpeg", ".PNG", ".webp", ".tif"))
     drawn.mask_ending = rng.choice((".png", ".PNG", ".bmp", ".tif"))
     drawn.suffix = rng.choice(("", "", "_mask", "_labelIds", "-seg"))
+    drawn.image_suffix = rng.choice(("", "", "", "_image", "_leftImg8bit"))
     if rng.random() < 0.25 and (drawn.suffix or drawn.image_ending.lower() != drawn.mask_ending.lower()):
         together(drawn)
     for way in rng.sample(NAMES, 1) + rng.sample(VALUES, 1):
@@ -149,7 +151,7 @@ def split_folders(drawn: Drawn, rng: random.Random) -> None:
     drawn.images, drawn.labels = "images/**/*", "masks/**/*"
     drawn.stems = ["a/p1", "b/p1", "a/p2", "b/p10"]
     for kind, path in (("image", drawn.root / "images"), ("mask", drawn.root / "masks")):
-        last = drawn.image_ending if kind == "image" else drawn.suffix + drawn.mask_ending
+        last = drawn.image_suffix + drawn.image_ending if kind == "image" else drawn.suffix + drawn.mask_ending
         setattr(drawn, kind, [path / f"{stem}{last}" for stem in drawn.stems].__getitem__)
 
 
