@@ -42,6 +42,12 @@ def pretrained_overlay(
     return {}
 
 
+def normalisation_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return mean and deviation that a backbone's ImageNet weights were trained with; None where timm has none."""
+    found = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    return None if found is None else (tuple(found.mean), tuple(found.std))
+
+
 def _refuse_altered(name: str, options: Mapping[str, Any]) -> None:
     try:
         with torch.device("meta"):
