@@ -85,7 +85,7 @@ def test_each_option_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.Monke
 def test_weights_of_another_normalisation_are_told(recwarn: pytest.WarningsRecorder) -> None:
     wanted = ["data.mean=[0.5,0.5,0.5]", "data.std=[0.5,0.5,0.5]"]
     for options in (["student=lite0", *wanted], ["student=r18"], ["student=lite0", "student.pretrained=false"]):
-        preflight._look_at_normalisation(compose("train", "pretrained=true", *options))
+        preflight._look_at_normalisation(compose("train", "data=voc", "pretrained=true", *options))
     assert not recwarn.list
     with pytest.warns(UserWarning, match=r"'data\.mean=\[0\.5,0\.5,0\.5\]' 'data\.std=\[0\.5,0\.5,0\.5\]'"):
-        preflight._look_at_normalisation(compose("train", "pretrained=true", "student=lite0"))
+        preflight._look_at_normalisation(compose("train", "data=voc", "pretrained=true", "student=lite0"))
