@@ -25,6 +25,7 @@ from idd_seg.config.teacher import load_teacher
 from idd_seg.config.teacher_plan import needing
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.data.pipeline.labels import with_table
+from idd_seg.distillation.label_use import LabelUse
 from idd_seg.distillation.module import Distiller
 from idd_seg.distillation.non_finite import NonFiniteGuard
 from idd_seg.distillation.teacher_cache import TeacherCache
@@ -115,6 +116,7 @@ def _distiller(
         metadata=metadata,
         balance=None if cfg.balance is None else _make(cfg.balance, "balance"),
         guard=NonFiniteGuard(cfg.skip_non_finite),
+        label_use=LabelUse(data.teacher_labels, data.ignore_index, unlabelled=bool(data.without)),
         teacher_cache=None if cfg.teacher_cache is None or teacher is None else cache_of(cfg, data, terms, teacher),
     )
 
@@ -124,7 +126,7 @@ def cache_of(
 ) -> TeacherCache:
     """Build the cache of the teacher's outputs, under a name for all that a picture and an output depend on."""
     cache: TeacherCache = _make(cfg.teacher_cache, "teacher_cache")
-    pictures = data.dataset("train")
+    pictures = data.shown()
     identity = {
         "teacher": {**teacher.source, **without(plain(cfg.teacher), NOT_IN_AN_OUTPUT)},
         "data": with_table(without(plain(cfg.data), NOT_IN_A_PICTURE)),

@@ -1,0 +1,53 @@
+"""Photographs without labels, in files of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from idd_seg.data.pipeline.decode import read_image
+from idd_seg.data.pipeline.source import Files, Item
+from idd_seg.data.unlabelled.names import Names
+from idd_seg.errors import DataError
+
+
+class Photographs:
+    """Photographs by their paths, turned as their EXIF tags say.
+
+    Args:
+        base: folder that the names are relative to; absolute ones stay.
+    """
+
+    def __init__(self, base: Path, names: Names) -> None:
+        self.base, self.names = base, names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, index: int) -> Path:
+        """Return where a photograph lies."""
+        return self.base / self.names[index]
+
+    def __getitem__(self, index: int) -> Item:
+        path = self.path(index)
+        return Item(read_image(path, upright=True), None, str(path))
+
+    def name(self, index: int) -> str:
+        """Return the path, as messages have it."""
+        return str(self.path(index))
+
+    def files(self, index: int) -> Files:
+        """Return the file of a photograph; it has no label."""
+        return self.path(index), None
+
+    def key(self, index: int) -> str:
+        """Return path, size and time of the file."""
+        path = self.path(index)
+        try:
+            state = path.stat()
+        except OSError as error:
+            raise DataError(f"{path}: the file can't be read ({error.strerror})") from error
+        return f"upright\n{path.absolute()}|{state.st_size}|{state.st_mtime_ns}"
+
+    def digest(self) -> str:
+        """Return a text for the names of all, wherever their folder lies."""
+        return self.names.digest()
