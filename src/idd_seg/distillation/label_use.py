@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -97,7 +98,7 @@ class StepViews:
         behind = len(batch.label) if batch.labelled is None else batch.labelled
         first = 0 if self.use.use == "all" else behind  # picture that the teacher is asked of
         label = batch.label.clone()
-        # Before the truth comes back: where a label is missing. Of pictures without labels the padding alone is ignored.
+        # Of pictures without labels the loader has marked the padding alone.
         missing = label[first:] != ignore
         if first < behind:
             inside = on_photograph(batch.box[:behind], size)
@@ -162,19 +163,21 @@ class Agreement:
         judged = label != ignore_index
         confident = judged & (found != ignore_index)
         right = confident & (found == label)
-        counts = torch.stack([right.sum(), confident.sum(), judged.sum()]).double()
+        counts = torch.stack([right.sum(), confident.sum(), judged.sum()])
         self.counts = counts if self.counts is None else self.counts + counts
 
-    def compute(self) -> dict[str, float]:
+    def compute(self, device: torch.device) -> dict[str, float]:
         """Return `confident`, the share of the labelled pixels, and `confident_right`, the share of these; start anew.
 
-        All processes must call it, where one has counted.
+        All processes must call it.
         """
-        if self.counts is None:
-            return {}
-        right, confident, judged = sum_over_ranks(self.counts).tolist()
+        counts = torch.zeros(3, dtype=torch.int64, device=device) if self.counts is None else self.counts
+        right, confident, judged = sum_over_ranks(counts).tolist()
         self.counts = None
-        return {"confident": confident / max(1, judged), "confident_right": right / max(1, confident)}
+        return {
+            "confident": confident / judged if judged else math.nan,
+            "confident_right": right / confident if confident else math.nan,
+        }
 
 
 def check_label_use(terms: Mapping[str, Term], options: TeacherLabels, share: float, *, has_teacher: bool) -> None:

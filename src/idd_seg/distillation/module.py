@@ -37,10 +37,10 @@ class Distiller(L.LightningModule):
 
     Logs every term raw (`train/<term>`) and weighted (`train/<term>_weighted`), their sum (`train/loss`), the weights
     that change (`train/<term>_weight`), and on held-out images `val/mIoU`, `val/accuracy` and what the terms measure
-    (`val/<term>_<name>`). Where the teacher's classes stand in for labels, also the share of pictures without labels
-    (`train/unlabelled`), of pixels of which the teacher is confident (`train/confident`, `val/confident`), and how often
-    it then is right (`val/confident_right`). With `balance` also each term's gradient norm (`train/<term>_gradient`) and what its weight
-    is multiplied by (`train/<term>_factor`).
+    (`val/<term>_<name>`). With `balance` also each term's gradient norm (`train/<term>_gradient`) and what its weight
+    is multiplied by (`train/<term>_factor`). Where the teacher's classes stand in for labels, also the share of
+    pictures without labels (`train/unlabelled`), of pixels of which the teacher is confident (`train/confident`,
+    `val/confident`), and how often it then is right (`val/confident_right`).
 
     At a step at which its weight is 0 a term is not computed (its raw value is logged as NaN), nor is the teacher if no
     other term needs it.
@@ -259,7 +259,7 @@ class Distiller(L.LightningModule):
         self.log("val/mIoU", found.miou, prog_bar=True)
         self.log("val/accuracy", found.accuracy)
         if self.label_use.active:
-            self.log_dict({f"val/{name}": value for name, value in self.agreement.compute().items()})
+            self.log_dict({f"val/{name}": value for name, value in self.agreement.compute(self.device).items()})
 
     def configure_optimizers(self) -> Any:
         trained = [p for p in self.parameters() if p.requires_grad]

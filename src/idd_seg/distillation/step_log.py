@@ -53,7 +53,7 @@ def label_values(views: StepViews) -> Values:
         if views.confident is None:
             values["train/confident"] = float("nan")
         else:
-            taken, asked = sum_over_ranks(torch.stack(views.confident).double())
+            taken, asked = sum_over_ranks(torch.stack(views.confident))
             values["train/confident"] = taken / asked.clamp(min=1)
     return values
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,7 +51,7 @@ def _found(base: Path, text: str) -> Photographs:
     folder = find_file(base, str(inside)) or base / inside
     rest = Path(text).parts[len(inside.parts) :]
     names = walk_names(folder) if folder.is_dir() else []
-    found = sorted(name for name in names if matches(tuple(name.split(os.sep)), rest))
+    found = sorted(name for name in names if matches(name.split("/"), rest))
     if not found:
         raise DataError(
             f"{OPTION}={text} finds no {', '.join(IMAGE_SUFFIXES)} files in '{folder}'{_relative_to(base, text)}"
