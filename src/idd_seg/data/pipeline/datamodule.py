@@ -28,8 +28,8 @@ from idd_seg.data.pipeline.submission import ServerFormat
 from idd_seg.data.pipeline.worker_errors import scarce
 from idd_seg.data.pipeline.worker_signals import leave_signals_to_the_run
 from idd_seg.data.pipeline.worker_timeout import PARTS, NamingLoader, limit_worker_time
-from idd_seg.data.unlabelled import checks
 from idd_seg.data.unlabelled.find import find_unlabelled
+from idd_seg.data.unlabelled.photographs import Photographs
 from idd_seg.errors import ConfigError, DataError
 from idd_seg.ops.private_api import batches_done
 from idd_seg.types import Batch
@@ -118,8 +118,8 @@ class SegmentationDataModule(L.LightningDataModule):
             there = [*self.splits, UNLABELLED] if self.unlabelled is not None else self.splits
             if split not in there:
                 raise ConfigError(f"data={self.name} has no split '{split}'; it has {', '.join(there)}")
-            found = self._unlabelled() if split == UNLABELLED else self._source(split)
-            self.datasets[split] = self._samples(self._cached(found), self.augment if split == "train" else None)
+            augmentation = self.augment if split == "train" else None
+            self.datasets[split] = self._samples(self._cached(self._source(split)), augmentation)
         return self.datasets[split]
 
     def _samples(
@@ -149,33 +149,18 @@ class SegmentationDataModule(L.LightningDataModule):
 
     def fingerprint(self, split: str) -> Fingerprint:
         """Return which files a split consists of, wherever the data set lies."""
-        if split == UNLABELLED:
-            return checks.fingerprint(innermost(self.dataset(split).source))
-        return fingerprint(self.dataset(split).source, getattr(self, "root", None))
+        source = self.dataset(split).source
+        own = innermost(source)
+        return own.fingerprint() if isinstance(own, Photographs) else fingerprint(source, getattr(self, "root", None))
 
-    def files(self) -> dict[str, Fingerprint]:
-        """Return which files a training reads, by split."""
-        splits = ["train", "val", *([UNLABELLED] if self.unlabelled is not None else [])]
-        return {split: self.fingerprint(split) for split in splits}
-
-    def check_unlabelled(self) -> str | None:
-        """Look at the pictures without labels, and return what should be known of them.
-
-        Raises:
-            DataError: if some are missing, can't be read, or are masks.
-        """
-        if self.unlabelled is None:
-            return None
-        pairs = {split: innermost(self.dataset(split).source) for split in ("train", "val")}
-        files = {split: getattr(source, "pairs", []) for split, source in pairs.items()}
-        labels = [pair.label for found in files.values() for pair in found if pair.label is not None]
-        source = innermost(self.dataset(UNLABELLED).source)
-        return checks.check(source, labels, [pair.image for pair in files["val"]] if self.held_out is None else [])
-
-    def _unlabelled(self) -> Source:
-        return find_unlabelled(str(self.unlabelled), getattr(self, "root", None))
+    @property
+    def read_splits(self) -> list[str]:
+        """What a training reads, by the names of splits."""
+        return ["train", "val", *([UNLABELLED] if self.unlabelled is not None else [])]
 
     def _source(self, split: str) -> Source:
+        if split == UNLABELLED:
+            return find_unlabelled(str(self.unlabelled), getattr(self, "root", None))
         if self.held_out is None or split not in ("train", "val"):
             return self.make_source(split)
         source = self.make_source("train")
@@ -191,11 +176,9 @@ class SegmentationDataModule(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Find the files, so that what is missing is said before anything is trained."""
-        stages = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
+        stages = {"fit": self.read_splits, "validate": ["val"], "test": ["test"], "predict": ["predict"]}
         for split in stages.get(stage, ()):
             self.dataset(split)
-        if stage == "fit":
-            self.shown()
 
     def loader(
         self, split: str, *, shuffle: bool = False, batch_size: int | None = None, part: tuple[int, int] | None = None

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from idd_seg.data.augment import whole
 from idd_seg.data.pipeline.decode import size_of
-from idd_seg.data.pipeline.fingerprint import Fingerprint
-from idd_seg.data.pipeline.source import Source
+from idd_seg.data.pipeline.source import Item, Source, innermost
 from idd_seg.data.unlabelled.find import OPTION
-from idd_seg.data.unlabelled.photographs import Photographs
-from idd_seg.errors import DataError
+from idd_seg.data.unlabelled.photographs import Photographs, spread
+from idd_seg.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 
 DECODED = 64  # photographs, spread over all, that are read as in training
 HEADS = 4096  # whose heads are read
@@ -23,32 +25,37 @@ CHUNK = 4096
 NAMED = 3
 
 
-def check(source: Source, labels: Iterable[Path], held_out: Iterable[Path]) -> str | None:
-    """Look for photographs that are missing, can't be read, or are no photographs.
+def look_at_unlabelled(data: SegmentationDataModule) -> str | None:
+    """Look for pictures without labels that are missing, can't be read, are masks, or don't fit into a batch.
 
-    Args:
-        labels: files of masks.
-        held_out: photographs that the training is judged on.
+    All files are asked for, the heads of `HEADS` are read, and `DECODED` are decoded.
 
     Returns:
-        What should be known, if anything.
+        What should be known of them, if anything.
 
     Raises:
-        DataError: that names the first of them.
+        DataError: that names the first that is wrong.
+        ConfigError: for pictures of several sizes where they are not cropped to one.
     """
+    if data.unlabelled is None:
+        return None
+    source = innermost(data.dataset("unlabelled").source)
+    found = {split: innermost(data.dataset(split).source) for split in ("train", "val")}
+    pairs = {split: getattr(own, "pairs", []) for split, own in found.items()}
     if isinstance(source, Photographs):
         _refuse_missing(source)
-        masks = _among(source, labels)
-        if masks:
-            raise DataError(
-                f"{OPTION} finds {len(masks)} files that are masks of the data set: {_some(masks)}; give photographs "
-                "alone, e.g. by another folder or ending"
-            )
+        _refuse_masks(source, [pair.label for own in pairs.values() for pair in own if pair.label is not None])
     _refuse_unreadable(source)
-    judged = _among(source, held_out) if isinstance(source, Photographs) else []
-    if judged:
-        return f"{OPTION} finds {len(judged)} photographs that the training is judged on: {_some(judged)}"
-    return None
+    _refuse_sizes(data, source)
+    if data.held_out is not None or not isinstance(source, Photographs):
+        return None
+    judged = _among(source, [pair.image for pair in pairs["val"]])
+    if not judged:
+        return None
+    return (
+        f"{OPTION} finds {len(judged)} photographs that the training is judged on: {_some(judged)}; scores may be too "
+        "high"
+    )
 
 
 def _some(names: list[str]) -> str:
@@ -70,19 +77,22 @@ def _refuse_missing(source: Photographs) -> None:
         raise DataError(f"{OPTION}: {len(found)} of {len(source)} photographs are not there: {_some(found)}")
 
 
+def _refuse_masks(source: Photographs, labels: Iterable[Path]) -> None:
+    if masks := _among(source, labels):
+        raise DataError(
+            f"{OPTION} finds {len(masks)} files that are masks of the data set: {_some(masks)}; name photographs "
+            "alone, by another folder or ending"
+        )
+
+
 def _among(source: Photographs, paths: Iterable[Path]) -> list[str]:
     """Return which of some files are among the photographs, by their absolute paths."""
     wanted = {os.path.abspath(path) for path in paths}  # noqa: PTH100
     if not wanted:
         return []
     base = os.path.abspath(source.base)  # noqa: PTH100
-    return [path for path in (os.path.normpath(os.path.join(base, name)) for name in source.names) if path in wanted]  # noqa: PTH118
-
-
-def spread(length: int, most: int) -> list[int]:
-    """Return up to `most` places, spread evenly over so many."""
-    places: list[int] = np.unique(np.linspace(0, length - 1, min(most, length)).round().astype(int)).tolist()
-    return places
+    ours = (os.path.normpath(os.path.join(base, name)) for name in source.names)  # noqa: PTH118
+    return [path for path in ours if path in wanted]
 
 
 def _refuse_unreadable(source: Source) -> None:
@@ -95,7 +105,7 @@ def _refuse_unreadable(source: Source) -> None:
     _try(source.__getitem__, spread(len(source), DECODED))
 
 
-def _try(read: Callable[[int], object], places: list[int]) -> None:
+def _try(read: Callable[[int], Item | None], places: list[int]) -> None:
     def problem(index: int) -> str | None:
         try:
             read(index)
@@ -110,12 +120,20 @@ def _try(read: Callable[[int], object], places: list[int]) -> None:
         raise DataError(f"{OPTION}: {found[0]}{more}")
 
 
-def fingerprint(source: Photographs) -> Fingerprint:
-    """Return which photographs these are: a digest of all names, and the sizes of some of the files."""
-    return Fingerprint(dict(_items(source)))
-
-
-def _items(source: Photographs) -> Iterator[tuple[str, str]]:
-    yield f"{len(source)} photographs", source.digest()
+def _refuse_sizes(data: SegmentationDataModule, source: Source) -> None:
+    """Refuse pictures of several sizes where no crop makes them equal, by those that are decoded anyway."""
+    if data.augment is not None and data.augment.crop is not None:
+        return
+    first = data.dataset("train").source[0].image.shape[:2]
     for index in spread(len(source), DECODED):
-        yield source.names[index], f"{source.path(index).stat().st_size}"
+        image, _, name = source[index]
+        if _size(image.shape, data.image_scale) != _size(first, data.image_scale):
+            raise ConfigError(
+                f"{OPTION}: '{name}' is {image.shape[1]} x {image.shape[0]} pixels, the first picture with labels "
+                f"{first[1]} x {first[0]}, and pictures of one batch have one size; set data.augment.crop"
+            )
+
+
+def _size(shape: tuple[int, ...], scale: float) -> tuple[int, int]:
+    window = whole(shape[0], shape[1], scale)
+    return window.out_height, window.out_width

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from idd_seg.data.pipeline.decode import read_image
+from idd_seg.data.pipeline.fingerprint import Fingerprint
 from idd_seg.data.pipeline.source import Files, Item
 from idd_seg.data.unlabelled.names import Names
 from idd_seg.errors import DataError
+
+SAMPLE = 64  # files whose sizes are compared when a run resumes
 
 
 class Photographs:
@@ -48,6 +53,13 @@ class Photographs:
             raise DataError(f"{path}: the file can't be read ({error.strerror})") from error
         return f"upright\n{path.absolute()}|{state.st_size}|{state.st_mtime_ns}"
 
-    def digest(self) -> str:
-        """Return a text for the names of all, wherever their folder lies."""
-        return self.names.digest()
+    def fingerprint(self) -> Fingerprint:
+        """Return which photographs these are: a digest of all names, and the sizes of some of the files."""
+        some = {self.names[index]: f"{self.path(index).stat().st_size}" for index in spread(len(self), SAMPLE)}
+        return Fingerprint({f"{len(self)} photographs": self.names.digest(), **some})
+
+
+def spread(length: int, most: int) -> list[int]:
+    """Return up to `most` places, spread evenly over so many."""
+    places: list[int] = np.unique(np.linspace(0, length - 1, min(most, length)).round().astype(int)).tolist()
+    return places
