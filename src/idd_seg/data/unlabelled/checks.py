@@ -64,7 +64,7 @@ def _some(names: list[str]) -> str:
 
 def _refuse_missing(source: Photographs) -> None:
     chunks = [range(first, min(len(source), first + CHUNK)) for first in range(0, len(source), CHUNK)]
-    base = str(source.base)
+    base = "" if source.base == Path() else str(source.base)
 
     def missing(chunk: range) -> list[str]:
         # `os.path`: a path object for each of a million takes longer than to ask for it.
