@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from idd_seg.config.groups import options_of
 from idd_seg.config.instantiate import make
@@ -21,6 +21,8 @@ from idd_seg.losses.ce import CrossEntropy
 from idd_seg.losses.idd import InterClassDistance
 from idd_seg.losses.kd import PixelWise
 from idd_seg.losses.term import Term
+from idd_seg.models.foreign.class_map import Mapped
+from idd_seg.models.teacher import FrozenTeacher
 from idd_seg.types import Batch, Outputs
 from tests.config.test_composition import compose
 
@@ -175,6 +177,23 @@ def test_the_photograph_of_a_box() -> None:
     inside = on_photograph(torch.tensor([[0.0, 0.0, 1.0, 1.0], [1.0, 0.0, -1.0, 2.0]]), (4, 4))
     assert inside[0].all()
     assert inside[1].tolist() == [[True, True, False, False]] * 2 + [[False] * 4] * 2
+
+
+def test_a_teacher_of_another_label_set_labels_in_the_datas_classes() -> None:
+    class Theirs(nn.Module):
+        num_classes, channels = 3, CHANNELS
+
+        def forward(self, image: Tensor) -> Outputs:
+            # "wood" is the likeliest of their classes everywhere, and "grass" and "moss" together are likelier.
+            logits = torch.tensor([0.4, 0.35, 0.25]).log()[None, :, None, None].expand(len(image), 3, *GRID)
+            return Outputs(logits, {})
+
+    teacher = FrozenTeacher(Mapped(Theirs(), [["grass", "moss"], "wood"], ["green", "tree"], ["wood", "grass", "moss"]))
+    batch = hidden()
+    found = use(confidence=0.59).of_step(outputs(1), teacher(batch.image), batch).of(InterClassDistance(2))[2].label
+    assert (found[2] == 0).all()
+    sure = use(confidence=0.61).of_step(outputs(1), teacher(batch.image), batch).of(InterClassDistance(2))[2].label
+    assert (sure[2] == 255).all()
 
 
 def test_how_often_the_confident_classes_are_right() -> None:

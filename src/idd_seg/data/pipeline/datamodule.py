@@ -137,13 +137,17 @@ class SegmentationDataModule(L.LightningDataModule):
             labelled=labelled,
         )
 
+    def unlabelled_source(self) -> Source | None:
+        """Return the pictures without labels, if a training shows some."""
+        return None if self.unlabelled is None else self.dataset(UNLABELLED).source
+
     def shown(self) -> SegmentationDataset:
         """Return all that a training shows: the split `train`, and behind it the pictures without labels."""
-        labelled = self.dataset("train")
-        if self.unlabelled is None:
+        labelled, without = self.dataset("train"), self.unlabelled_source()
+        if without is None:
             return labelled
         if SHOWN not in self.datasets:
-            joined = Joined(labelled.source, self.dataset(UNLABELLED).source)
+            joined = Joined(labelled.source, without)
             self.datasets[SHOWN] = self._samples(joined, self.augment, len(labelled))
         return self.datasets[SHOWN]
 

@@ -37,9 +37,10 @@ def look_at_unlabelled(data: SegmentationDataModule) -> str | None:
         DataError: that names the first that is wrong.
         ConfigError: for pictures of several sizes where they are not cropped to one.
     """
-    if data.unlabelled is None:
+    outer = data.unlabelled_source()
+    if outer is None:
         return None
-    source = innermost(data.dataset("unlabelled").source)
+    source = innermost(outer)
     found = {split: innermost(data.dataset(split).source) for split in ("train", "val")}
     pairs = {split: getattr(own, "pairs", []) for split, own in found.items()}
     if isinstance(source, Photographs):
