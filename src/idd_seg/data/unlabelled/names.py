@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from array import array
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+
+CHUNK = 4096  # names that are unpacked at a time
 
 
 class Names:
@@ -33,7 +36,17 @@ class Names:
         return os.fsdecode(self.content[self.ends[index] : self.ends[index + 1]].tobytes())
 
     def __iter__(self) -> Iterator[str]:
-        return (self[index] for index in range(len(self)))
+        for first in range(0, len(self), CHUNK):
+            yield from self.part(first, min(len(self), first + CHUNK))
+
+    def part(self, first: int, end: int) -> list[str]:
+        """Return the names first to end - 1: quicker than one by one."""
+        ends = (self.ends[first : end + 1] - self.ends[first]).tolist()
+        raw = self.content[self.ends[first] : self.ends[end]].tobytes()
+        text = os.fsdecode(raw)
+        if len(text) == len(raw):  # no letter takes several bytes
+            return [text[start:stop] for start, stop in itertools.pairwise(ends)]
+        return [os.fsdecode(raw[start:stop]) for start, stop in itertools.pairwise(ends)]
 
     def digest(self) -> str:
         """Return the SHA-256 of all names in their order."""
