@@ -29,7 +29,7 @@ from idd_seg.data.pipeline.worker_errors import scarce
 from idd_seg.data.pipeline.worker_signals import leave_signals_to_the_run
 from idd_seg.data.pipeline.worker_timeout import PARTS, NamingLoader, limit_worker_time
 from idd_seg.data.unlabelled.find import find_unlabelled
-from idd_seg.data.unlabelled.photographs import Photographs
+from idd_seg.data.unlabelled.photographs import Unlabelled
 from idd_seg.errors import ConfigError, DataError
 from idd_seg.ops.private_api import batches_done
 from idd_seg.types import Batch
@@ -155,7 +155,7 @@ class SegmentationDataModule(L.LightningDataModule):
         """Return which files a split consists of, wherever the data set lies."""
         source = self.dataset(split).source
         own = innermost(source)
-        return own.fingerprint() if isinstance(own, Photographs) else fingerprint(source, getattr(self, "root", None))
+        return own.fingerprint() if isinstance(own, Unlabelled) else fingerprint(source, getattr(self, "root", None))
 
     @property
     def read_splits(self) -> list[str]:
@@ -164,7 +164,8 @@ class SegmentationDataModule(L.LightningDataModule):
 
     def _source(self, split: str) -> Source:
         if split == UNLABELLED:
-            return find_unlabelled(str(self.unlabelled), getattr(self, "root", None))
+            kept = None if self.cache_dir is None else Path(self.cache_dir).expanduser() / "shards"
+            return find_unlabelled(str(self.unlabelled), getattr(self, "root", None), kept)
         if self.held_out is None or split not in ("train", "val"):
             return self.make_source(split)
         source = self.make_source("train")

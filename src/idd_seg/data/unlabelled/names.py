@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 CHUNK = 4096  # names that are unpacked at a time
 
@@ -26,6 +27,19 @@ class Names:
             ends.append(len(content))
         self.content = np.frombuffer(bytes(content), np.uint8)
         self.ends = np.array(ends, np.int64)
+
+    @classmethod
+    def restored(cls, content: NDArray[np.uint8], ends: NDArray[np.int64]) -> Names:
+        """Return the names of the arrays that others hold.
+
+        Raises:
+            ValueError: if the arrays do not fit together.
+        """
+        if content.dtype != np.uint8 or ends.dtype != np.int64 or ends[0] != 0 or ends[-1] != len(content):
+            raise ValueError("these are no names")
+        names = cls(())
+        names.content, names.ends = content, ends
+        return names
 
     def __len__(self) -> int:
         return len(self.ends) - 1

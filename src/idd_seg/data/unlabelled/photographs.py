@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,36 @@ from idd_seg.errors import DataError
 SAMPLE = 64  # files whose sizes are compared when a run resumes
 
 
-class Photographs:
+class Unlabelled(ABC):
+    """Photographs without labels, however they are stored; a source."""
+
+    names: Names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Item:
+        """Return a photograph, without a label."""
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """Return what messages call a photograph."""
+
+    @abstractmethod
+    def files(self, index: int) -> Files:
+        """Return the file of a photograph, if it is one; it has no label."""
+
+    @abstractmethod
+    def key(self, index: int) -> str:
+        """Return a text that is another one whenever the photograph would be."""
+
+    @abstractmethod
+    def fingerprint(self) -> Fingerprint:
+        """Return which photographs these are, wherever they lie."""
+
+
+class Photographs(Unlabelled):
     """Photographs by their paths, turned as their EXIF tags say.
 
     Args:
@@ -24,9 +54,6 @@ class Photographs:
 
     def __init__(self, base: Path, names: Names) -> None:
         self.base, self.names = base, names
-
-    def __len__(self) -> int:
-        return len(self.names)
 
     def path(self, index: int) -> Path:
         """Return where a photograph lies."""
@@ -54,7 +81,7 @@ class Photographs:
         return f"upright\n{path.absolute()}|{state.st_size}|{state.st_mtime_ns}"
 
     def fingerprint(self) -> Fingerprint:
-        """Return which photographs these are: a digest of all names, and the sizes of some of the files."""
+        """Return a digest of all names, and the sizes of some of the files."""
         some = {self.names[index]: f"{self.path(index).stat().st_size}" for index in spread(len(self), SAMPLE)}
         return Fingerprint({f"{len(self)} photographs": self.names.digest(), **some})
 
