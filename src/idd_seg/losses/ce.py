@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -38,6 +38,7 @@ class CrossEntropy(Term):
     """
 
     needs_teacher: ClassVar[bool] = False
+    label_use: ClassVar[Literal["none", "classes", "truth"]] = "truth"
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -163,6 +163,8 @@ class CrossImage(MapTerm):
     Raises:
         ValueError: for a negative weight, an option out of range, or a tap that a network does not give.
     """
+
+    label_use: ClassVar[Literal["none", "classes", "truth"]] = "none"
 
     def __init__(
         self,

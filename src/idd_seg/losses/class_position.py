@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -76,6 +77,8 @@ class ClassPosition(Term):
         ValueError: for a negative weight, a temperature that is not positive, or sigmas that are none, negative or
             infinite.
     """
+
+    label_use: ClassVar[Literal["none", "classes", "truth"]] = "none"
 
     def __init__(
         self,

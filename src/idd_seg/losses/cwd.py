@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal
+
 from torch import Tensor
 
 from idd_seg.losses.ops.adapters import AdaptedTerm, comparable, require_equal_widths
@@ -43,6 +45,8 @@ class ChannelWise(AdaptedTerm):
     Raises:
         ValueError: for a negative weight, a temperature that is not positive, or a tap that a network does not give.
     """
+
+    label_use: ClassVar[Literal["none", "classes", "truth"]] = "none"
 
     def __init__(
         self,

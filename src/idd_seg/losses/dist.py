@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -98,6 +100,8 @@ class Dist(Term):
     Raises:
         ValueError: if the weight or a factor is negative.
     """
+
+    label_use: ClassVar[Literal["none", "classes", "truth"]] = "none"
 
     def __init__(
         self,

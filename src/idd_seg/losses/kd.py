@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -58,6 +60,8 @@ class PixelWise(Term):
     Raises:
         ValueError: if the weight is negative or the temperature not positive.
     """
+
+    label_use: ClassVar[Literal["none", "classes", "truth"]] = "none"
 
     def __init__(
         self,
