@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from idd_seg.losses.apd import PixelToCentre, pixel_to_centre
 from idd_seg.losses.at import AttentionTransfer, attention_transfer
+from idd_seg.losses.attnfd import scaled_distance
 from idd_seg.losses.cirkd import CrossImage, cross_image
 from idd_seg.losses.cwd import ChannelWise, channel_wise
 from idd_seg.losses.dist import Dist, dist
@@ -35,8 +37,10 @@ LOSSES: dict[str, Loss] = {
     "dist": lambda s, t, y: dist(s, t, y),
     "at": lambda s, t, y: attention_transfer(s, t),
     "fitnet": lambda s, t, y: hint(s, t),
+    "apd": lambda s, t, y: pixel_to_centre(s, t, y, K),
+    "attnfd": lambda s, t, y: scaled_distance(s, t),
 }
-FREE_OF_WIDTH = ("pairwise", "ifvd", "cirkd", "at")
+FREE_OF_WIDTH = ("pairwise", "ifvd", "cirkd", "at", "apd")
 each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 
 
@@ -244,6 +248,7 @@ TERMS: dict[str, Callable[..., Term]] = {
     "dist": Dist,
     "at": AttentionTransfer,
     "fitnet": Hint,
+    "apd": lambda **options: PixelToCentre(num_classes=K, **options),
 }
 AS_TERMS: dict[str, tuple[dict[str, Any], Loss]] = {
     "pairwise": ({"pool": 2}, LOSSES["pairwise"]),
@@ -251,6 +256,7 @@ AS_TERMS: dict[str, tuple[dict[str, Any], Loss]] = {
     "cwd": ({"temperature": 2.0}, LOSSES["cwd"]),
     "cirkd": ({"temperature": 0.1}, LOSSES["cirkd"]),
     "at": ({}, LOSSES["at"]),
+    "apd": ({}, LOSSES["apd"]),
     "fitnet": ({"adapter": "widths"}, LOSSES["fitnet"]),
 }
 each_term = pytest.mark.parametrize("name", TERMS)
