@@ -21,6 +21,7 @@ from idd_seg.losses.fitnet import Hint, hint
 from idd_seg.losses.ifvd import IntraClassVariation, intra_class_variation
 from idd_seg.losses.ops.adapters import Adapter, MapTerm, adapter, comparable, unit
 from idd_seg.losses.pairwise import Pairwise, pairwise
+from idd_seg.losses.rmrkd import channels_inside_and_outside, cross_relation
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term
 from idd_seg.types import Batch, Outputs
@@ -39,6 +40,9 @@ LOSSES: dict[str, Loss] = {
     "fitnet": lambda s, t, y: hint(s, t),
     "apd": lambda s, t, y: pixel_to_centre(s, t, y, K),
     "attnfd": lambda s, t, y: scaled_distance(s, t),
+    "rmrkd relations": lambda s, t, y: cross_relation(s, t, y, K),
+    "rmrkd inside": lambda s, t, y: channels_inside_and_outside(s, t, y)[0],
+    "rmrkd outside": lambda s, t, y: channels_inside_and_outside(s, t, y)[1],
 }
 FREE_OF_WIDTH = ("pairwise", "ifvd", "cirkd", "at", "apd")
 each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
