@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from idd_seg.losses.apd import PixelToCentre, pixel_to_centre
 from idd_seg.losses.at import AttentionTransfer, attention_transfer
 from idd_seg.losses.attnfd import scaled_distance
+from idd_seg.losses.bpkd import BoundaryPrivileged, edges_and_bodies
 from idd_seg.losses.cirkd import CrossImage, cross_image
 from idd_seg.losses.cwd import ChannelWise, channel_wise
 from idd_seg.losses.dist import Dist, dist
@@ -40,6 +41,8 @@ LOSSES: dict[str, Loss] = {
     "fitnet": lambda s, t, y: hint(s, t),
     "apd": lambda s, t, y: pixel_to_centre(s, t, y, K),
     "attnfd": lambda s, t, y: scaled_distance(s, t),
+    "bpkd edges": lambda s, t, y: edges_and_bodies(s, t, y, width=3)[0],
+    "bpkd bodies": lambda s, t, y: edges_and_bodies(s, t, y)[1],
     "rmrkd relations": lambda s, t, y: cross_relation(s, t, y, K),
     "rmrkd inside": lambda s, t, y: channels_inside_and_outside(s, t, y)[0],
     "rmrkd outside": lambda s, t, y: channels_inside_and_outside(s, t, y)[1],
@@ -253,6 +256,7 @@ TERMS: dict[str, Callable[..., Term]] = {
     "at": AttentionTransfer,
     "fitnet": Hint,
     "apd": lambda **options: PixelToCentre(num_classes=K, **options),
+    "bpkd": BoundaryPrivileged,
 }
 AS_TERMS: dict[str, tuple[dict[str, Any], Loss]] = {
     "pairwise": ({"pool": 2}, LOSSES["pairwise"]),

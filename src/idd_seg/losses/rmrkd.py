@@ -1,4 +1,4 @@
-"""How the prototypes of either network see the features of both, masked generation, and channels in and out of classes."""
+"""How either network's prototypes see the features of both, masked generation, and channels in and out of classes."""
 
 from __future__ import annotations
 
