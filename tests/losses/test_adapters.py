@@ -19,6 +19,7 @@ from idd_seg.losses.cirkd import CrossImage, cross_image
 from idd_seg.losses.cwd import ChannelWise, channel_wise
 from idd_seg.losses.dist import Dist, dist
 from idd_seg.losses.fitnet import Hint, hint
+from idd_seg.losses.idd import pixel_class_distance
 from idd_seg.losses.ifvd import IntraClassVariation, intra_class_variation
 from idd_seg.losses.ops.adapters import Adapter, MapTerm, adapter, comparable, unit
 from idd_seg.losses.pairwise import Pairwise, pairwise
@@ -43,11 +44,12 @@ LOSSES: dict[str, Loss] = {
     "attnfd": lambda s, t, y: scaled_distance(s, t),
     "bpkd edges": lambda s, t, y: edges_and_bodies(s, t, y, width=3)[0],
     "bpkd bodies": lambda s, t, y: edges_and_bodies(s, t, y)[1],
+    "idd pixels": lambda s, t, y: pixel_class_distance(s, t, y, K),
     "rmrkd relations": lambda s, t, y: cross_relation(s, t, y, K),
     "rmrkd inside": lambda s, t, y: channels_inside_and_outside(s, t, y)[0],
     "rmrkd outside": lambda s, t, y: channels_inside_and_outside(s, t, y)[1],
 }
-FREE_OF_WIDTH = ("pairwise", "ifvd", "cirkd", "at", "apd")
+FREE_OF_WIDTH = ("pairwise", "ifvd", "cirkd", "at", "apd", "idd pixels")
 each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 
 
