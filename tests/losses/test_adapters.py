@@ -247,6 +247,16 @@ def test_labels_are_used_only_where_the_definition_has_them(name: str) -> None:
     assert values[0].item() == values[1].item() > 0
 
 
+@pytest.mark.parametrize("name", ["pairwise", "cwd", "cirkd", "dist", "at", "fitnet", "ifvd", "apd", "bpkd"])
+def test_what_a_term_says_of_its_use_of_labels_is_so(name: str) -> None:
+    student, teacher, labels = maps()
+    term = TERMS[name]()
+    term.bind({"head": K}, {"head": K})
+    renamed = torch.where(labels == 255, 255, torch.tensor([2, 0, 0, 1, 3, 4])[labels.clamp(max=K)])
+    values = [term(outputs(student), outputs(teacher), batch_of(y)).item() for y in (labels, renamed)]
+    assert (values[0] == values[1]) is (term.label_use == "none")
+
+
 # The terms.
 
 TERMS: dict[str, Callable[..., Term]] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -105,7 +104,7 @@ class DenseContrast(AdaptedTerm):
             that is no multiple of `groups`.
     """
 
-    label_use: ClassVar[Literal["none", "classes", "truth"]] = "none"
+    label_use = "none"
 
     def __init__(
         self,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
 from torch import Tensor
 
 from idd_seg.losses.ops.adapters import MapTerm, comparable, unit
@@ -74,7 +72,7 @@ class PixelToCentre(MapTerm):
         ValueError: for a negative weight, a temperature that is not positive, or a tap that a network does not give.
     """
 
-    label_use: ClassVar[Literal["none", "classes", "truth"]] = "classes"
+    label_use = "classes"
 
     def __init__(
         self,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +45,7 @@ def scaled_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
 def _scaled(x: Tensor) -> Tensor:
     size = torch.linalg.vector_norm(x)
-    return x * (x.numel() ** 0.5 / torch.where(size > 0, size, torch.inf))
+    return x * (math.sqrt(x.numel()) / torch.where(size > 0, size, torch.inf))
 
 
 class AttentionGuided(Term):
@@ -61,7 +62,7 @@ class AttentionGuided(Term):
         ValueError: for an option out of range; in `bind`, for a tap that a network does not give.
     """
 
-    label_use: ClassVar[Literal["none", "classes", "truth"]] = "none"
+    label_use = "none"
 
     def __init__(
         self,

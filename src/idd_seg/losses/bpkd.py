@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
 import torch
 from torch import Tensor
 
@@ -89,7 +87,7 @@ class BoundaryPrivileged(Term):
         ValueError: for an option out of range.
     """
 
-    label_use: ClassVar[Literal["none", "classes", "truth"]] = "classes"
+    label_use = "classes"
 
     def __init__(
         self,

@@ -37,6 +37,8 @@ class CrossEntropy(Term):
         ValueError: if the weight or `auxiliary` is negative.
     """
 
+    label_use = "truth"
+
     needs_teacher: ClassVar[bool] = False
 
     def __init__(

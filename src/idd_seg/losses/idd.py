@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -133,7 +133,7 @@ class InterClassDistance(Term):
             twice.
     """
 
-    label_use: ClassVar[Literal["none", "classes", "truth"]] = "classes"
+    label_use = "classes"
 
     def __init__(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -58,7 +57,7 @@ class MaskedGeneration(AdaptedTerm):
         ValueError: for an option out of range; in `bind`, for a tap that a network does not give.
     """
 
-    label_use: ClassVar[Literal["none", "classes", "truth"]] = "none"
+    label_use = "none"
 
     def __init__(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -151,7 +150,7 @@ class CrossRelation(AdaptedTerm):
         ValueError: for an option out of range; in `bind`, for a tap that a network does not give.
     """
 
-    label_use: ClassVar[Literal["none", "classes", "truth"]] = "classes"
+    label_use = "classes"
 
     def __init__(
         self,
