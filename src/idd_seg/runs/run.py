@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from idd_seg.callbacks.checkpoint import LAST
 from idd_seg.config.preflight import Checked, preflight
 from idd_seg.config.teacher_plan import AUTO, needing
 from idd_seg.distributed.environment import RankInfo, rank_info_of
@@ -18,8 +19,9 @@ from idd_seg.runs.data_files import read_files
 from idd_seg.runs.fit import fit
 from idd_seg.runs.launcher import launch
 from idd_seg.runs.lock import best_of, finished_already, run_lock
+from idd_seg.runs.restarts import refuse_without_progress
 from idd_seg.runs.stopping import stoppable
-from idd_seg.runs.teacher import trained
+from idd_seg.runs.teacher import draft_of, trained
 
 GONE = "idd_seg/gone/{}"  # process {} has seen that there is no run
 _met: list[Any] = []  # the store, once the others have been met
@@ -45,6 +47,7 @@ def _run(cfg: DictConfig, rank_info: RankInfo | None) -> float:
             print(f"run folder: {cfg.run_dir}: finished already, best mIoU {100 * finished:.2f}; nothing to do")
             return finished
         checked = checked or preflight(cfg, _files_of)
+        refuse_without_progress(Path(cfg.run_dir), _checkpoints(cfg, checked), cfg.max_idle_restarts)
         if rank_info is not None:
             return _lead(cfg, checked, rank_info)
         _find_teacher(cfg, checked)
@@ -52,6 +55,14 @@ def _run(cfg: DictConfig, rank_info: RankInfo | None) -> float:
             launch(cfg, devices)
             return best_of(Path(cfg.run_dir))
         return fit(assemble(cfg, checked))
+
+
+def _checkpoints(cfg: DictConfig, checked: Checked) -> list[Path]:
+    """Return where the run's last checkpoint is kept, and that of the teacher that it trains before."""
+    folders = [Path(cfg.run_dir)]
+    if checked.teacher_run is not None:
+        folders.append(draft_of(checked.teacher_run))
+    return [folder / "checkpoints" / f"{LAST}.ckpt" for folder in folders]
 
 
 def dismiss(rank_info: RankInfo) -> None:
