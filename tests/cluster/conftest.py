@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not here:
         return
     reason = missing(install=True) if os.environ.get(ASKED) == "1" else "make test-cluster runs it"
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the cluster is taken down then, too
     for item in here:
         if reason is not None:
             item.add_marker(pytest.mark.skip(reason=reason))

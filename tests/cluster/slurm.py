@@ -5,6 +5,7 @@ Needs root and Debian's packages; `missing` says what keeps it from starting.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
@@ -185,6 +186,7 @@ class Cluster:
             stdout=log,
             stderr=log,
             start_new_session=True,
+            preexec_fn=_end_with_parent,  # nothing is left behind, even if the tests are killed
         )
         self.started.append(process)
         return process
@@ -243,6 +245,11 @@ def cluster(folder: Path, *, accounting: bool = False) -> Iterator[Cluster]:
         yield found
     finally:
         found.stop()
+
+
+def _end_with_parent() -> None:
+    """Let the kernel send this process SIGTERM when its parent ends (PR_SET_PDEATHSIG of prctl)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _until(what: object, seconds: float, name: str) -> None:

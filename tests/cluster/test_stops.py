@@ -124,9 +124,7 @@ def test_nothing_is_lost(
     if (way, stop) not in table:
         asked = {item.callspec.params["way"] for item in request.session.items if _cell(item) == stop}
         names = [name for name in WAYS if name in asked]
-        # Half of them at a time: they share the cores of one machine.
-        half = names[::2] if way in names[::2] else names[1::2]
-        for found in stopped(slurm, stop, tmp_path_factory.mktemp("ways"), half):
+        for found in stopped(slurm, stop, tmp_path_factory.mktemp("ways"), names):
             table[found.name, stop] = found.kept(never_stopped)
             print(found.name, stop, *table[found.name, stop], found.folder, flush=True)
         slurm.wait_idle(120)

@@ -19,7 +19,7 @@ from tests.cluster.slurm import Cluster
 from tests.cluster.steps import lost, made
 
 TOP = Path(__file__).parents[2]
-STEPS = 100
+STEPS = 160
 OPTIONS = (
     *("data=shapes", "student=small", "loss=ce", "deterministic=true", "data.size=[32,32]", "data.train_length=64"),
     *("data.val_length=4", "data.batch_size=4", "data.num_workers=0", "trainer.accelerator=cpu"),

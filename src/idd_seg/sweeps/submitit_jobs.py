@@ -110,8 +110,8 @@ class _Resuming(BaseSubmititLauncher):  # type: ignore[misc]
         except (FailedJobError, FailedSubmissionError, OSError, subprocess.SubprocessError) as error:
             reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
             raise UserError(
-                f"the jobs could not be queued, and none has begun: {reason.strip()} (hydra.launcher.partition, account, "
-                "qos, constraint, gpus_per_node; all are in conf/hydra/launcher/submitit_slurm.yaml)"
+                f"the jobs could not be queued, and none has begun: {reason.strip()} (hydra.launcher.partition, "
+                "account, qos, constraint, gpus_per_node; all are in conf/hydra/launcher/submitit_slurm.yaml)"
             ) from error
         tasks = [
             Task(number, tuple(words), job) for number, words, job in zip(numbers, job_overrides, jobs, strict=True)
