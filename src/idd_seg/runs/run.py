@@ -12,7 +12,8 @@ from idd_seg.callbacks.checkpoint import LAST
 from idd_seg.config.preflight import Checked, preflight
 from idd_seg.config.teacher_plan import AUTO, needing
 from idd_seg.distributed.environment import RankInfo, rank_info_of
-from idd_seg.distributed.process_group import CONFIG, FOLLOW_TIMEOUT, MEETING, joined, meet, report
+from idd_seg.distributed.process_group import CONFIG, MEETING, config_of, joined, meet, report
+from idd_seg.distributed.timeouts import peers_explained
 from idd_seg.errors import ConfigError
 from idd_seg.runs.assemble import assemble
 from idd_seg.runs.data_files import read_files
@@ -79,13 +80,13 @@ def follow(rank_info: RankInfo) -> None:
     Raises:
         SystemExit: with exit code 1, if there is none; rank 0 says why.
     """
-    store = meet(rank_info)
-    store.wait([CONFIG], FOLLOW_TIMEOUT)
-    text = store.get(CONFIG).decode()
-    if not text:
-        store.set(GONE.format(rank_info.rank), "")
-        raise SystemExit(1)
-    take_part(OmegaConf.create(text), store, rank_info)
+    with stoppable(), peers_explained():
+        store = meet(rank_info)
+        text = config_of(store)
+        if not text:
+            store.set(GONE.format(rank_info.rank), "")
+            raise SystemExit(1)
+        take_part(OmegaConf.create(text), store, rank_info)
 
 
 def take_part(cfg: DictConfig, store: Any, rank_info: RankInfo, checked: Checked | None = None) -> float:
@@ -101,15 +102,16 @@ def take_part(cfg: DictConfig, store: Any, rank_info: RankInfo, checked: Checked
 
 def _lead(cfg: DictConfig, checked: Checked, rank_info: RankInfo) -> float:
     """Give the configuration to the other processes, and train with them."""
-    store = meet(rank_info)
-    _met.append(store)
-    text = ""
-    try:
-        _find_teacher(cfg, checked)
-        text = OmegaConf.to_yaml(cfg, resolve=True)
-    finally:
-        store.set(CONFIG, text)  # empty: they need not wait for a run that will not come
-    return take_part(cfg, store, rank_info, checked)
+    with peers_explained():
+        store = meet(rank_info)
+        _met.append(store)
+        text = ""
+        try:
+            _find_teacher(cfg, checked)
+            text = OmegaConf.to_yaml(cfg, resolve=True)
+        finally:
+            store.set(CONFIG, text)  # empty: they need not wait for a run that will not come
+        return take_part(cfg, store, rank_info, checked)
 
 
 def _find_teacher(cfg: DictConfig, checked: Checked) -> None:
