@@ -14,7 +14,7 @@ import pytest
 
 from tests.cluster.network import Hosts, hosts, missing
 from tests.cluster.steps import made
-from tests.cluster.ways import OPTIONS, SLOW, TOP
+from tests.cluster.ways import CALLBACK, OPTIONS, TOP
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -35,7 +35,13 @@ def start(two: Hosts, rank: int, folder: Path) -> subprocess.Popen[str]:
     own = {**own, "MASTER_PORT": 29777, "GLOO_SOCKET_IFNAME": two.interface(rank), "OMP_NUM_THREADS": 1}
     own = {**own, "PYTHONPATH": os.pathsep.join([str(TOP), str(TOP / "src")])}
     words = [sys.executable, "-m", "idd_seg.train", "trainer=ddp", "trainer.num_nodes=2", "trainer.devices=1"]
-    words = [*words, *OPTIONS, SLOW, "trainer.max_steps=100000", f"trainer.timeout_minutes={MINUTES}"]
+    words = [
+        *words,
+        *OPTIONS,
+        CALLBACK.format(seconds=0.5),
+        "trainer.max_steps=100000",
+        f"trainer.timeout_minutes={MINUTES}",
+    ]
     return subprocess.Popen(
         two.command(rank, [*words, f"hydra.run.dir={folder}"]),
         env={**os.environ, **{name: str(value) for name, value in own.items()}},

@@ -16,7 +16,7 @@ from tests.cluster.ways import TOP, WAYS, Way, references
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
 
 TERMINAL = ("srun", "submitit")
-EVERY = 10  # optimizer steps between two checkpoints where a node is lost, which gives no notice
+EVERY = 5  # optimizer steps between two checkpoints where a node is lost, which gives no notice
 STOPS = ("time limit", "pre-emption", "pre-emption with grace", "requeue", "node failure", "cancel", "ctrl-C")
 IMPOSSIBLE = {
     **{(way, "ctrl-C"): "no terminal waits" for way in ("train.sbatch", "sweep.sbatch", "multinode.sbatch")},
@@ -50,7 +50,7 @@ def begun(slurm: Cluster, stop: str, folder: Path, names: list[str]) -> list[Way
     ways = []
     for name in names:
         way = Way(name, slurm, folder / name.replace(".", "_"))
-        way.time = (2, 45) if stop == "time limit" else None
+        way.time = (3, 60) if stop == "time limit" else None
         way.more = (f"callbacks.last.every_n_steps={EVERY}",) if stop == "node failure" else ()
         way.in_a_terminal = name in TERMINAL or stop == "ctrl-C"
         way.start()
