@@ -32,6 +32,7 @@ TEACHER_CALLBACKS = ("checkpoint", "last", "throughput", "progress", "sample_gal
 # What may change when a run resumes: where things lie, who watches, and how samples are loaded.
 MAY_CHANGE = (
     *("resume", "run_dir", "output_dir", "cache_dir", "logger", "callbacks", "name", "teacher_cache.folder"),
+    "max_idle_restarts",
     *("trainer.timeout_minutes", "trainer.max_time", *(f"data.{name}" for name in LOADING)),
 )
 

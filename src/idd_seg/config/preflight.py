@@ -32,7 +32,7 @@ from idd_seg.distillation.label_use import check_label_use
 from idd_seg.distillation.term_checks import check_terms, naming
 from idd_seg.errors import ConfigError, DataError, MissingDataError, UserError
 from idd_seg.losses.term import Term
-from idd_seg.models.pretrained.imagenet import pretrained_overlay
+from idd_seg.models.pretrained.imagenet import normalisation_of, pretrained_overlay
 from idd_seg.models.segmenter import Segmenter
 from idd_seg.models.teacher import FrozenTeacher
 
@@ -97,6 +97,7 @@ def preflight(cfg: DictConfig, files_of: FilesOf) -> Checked:
     _find_files(data)
     _look_at_labels(data)
     student = _dry_student(cfg)
+    _look_at_normalisation(cfg)
     files = {split: data.fingerprint(split) for split in data.read_splits}
     if not needing(terms):
         return Checked(data, terms, files)
@@ -162,6 +163,21 @@ def _dry_student(cfg: DictConfig) -> Segmenter:
     if pretrained and isinstance(name, str):
         pretrained_overlay(name, pretrained, None, plain(cfg.student.get("options")))
     return network
+
+
+def _look_at_normalisation(cfg: DictConfig) -> None:
+    """Tell who starts from ImageNet weights that were trained on pictures of another mean and deviation."""
+    name, student = cfg.student.backbone, cfg.student
+    if not isinstance(name, str) or not (student.get("weights") or student.get("pretrained")):
+        return
+    wanted = normalisation_of(name)
+    if wanted is not None and wanted != (tuple(cfg.data.mean), tuple(cfg.data.std)):
+        mean, std = (f"[{','.join(f'{value:g}' for value in values)}]" for values in wanted)
+        warnings.warn(
+            f"the ImageNet weights of '{name}' were trained with mean {mean} and deviation {std}, and data.mean and "
+            f"data.std are others; take 'data.mean={mean}' 'data.std={std}'",
+            stacklevel=2,
+        )
 
 
 def _dry_network(node: DictConfig, where: str) -> Segmenter:

@@ -113,6 +113,7 @@ def in_teachers_words(error: UserError) -> UserError:
 
 # Of the teacher's own configuration, and of its student's run.
 _NAMES = (
+    (r"student\.pretrained(?=\b)", "teacher.training.pretrained"),
     (r"student\.", "teacher.model."),
     (r"(loss|optimizer|scheduler)\.", r"teacher.training.\1."),
     (r"trainer\.max_steps", "teacher.training.max_steps"),

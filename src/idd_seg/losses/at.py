@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
 from torch import Tensor
 
 from idd_seg.losses.ops.adapters import MapTerm, comparable, unit
@@ -43,7 +41,7 @@ class AttentionTransfer(MapTerm):
         ValueError: for a negative weight, or a tap that a network does not give.
     """
 
-    label_use: ClassVar[Literal["none", "classes", "truth"]] = "none"
+    label_use = "none"
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
         return attention_transfer(*self.maps(student, teacher))

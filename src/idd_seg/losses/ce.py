@@ -37,6 +37,8 @@ class CrossEntropy(Term):
         ValueError: if the weight or `auxiliary` is negative.
     """
 
+    label_use = "truth"
+
     needs_teacher: ClassVar[bool] = False
     label_use: ClassVar[Literal["none", "classes", "truth"]] = "truth"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -164,7 +164,7 @@ class CrossImage(MapTerm):
         ValueError: for a negative weight, an option out of range, or a tap that a network does not give.
     """
 
-    label_use: ClassVar[Literal["none", "classes", "truth"]] = "none"
+    label_use = "none"
 
     def __init__(
         self,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
 from torch import Tensor
 
 from idd_seg.losses.ops.adapters import AdaptedTerm, comparable, require_equal_widths
@@ -46,7 +44,7 @@ class ChannelWise(AdaptedTerm):
         ValueError: for a negative weight, a temperature that is not positive, or a tap that a network does not give.
     """
 
-    label_use: ClassVar[Literal["none", "classes", "truth"]] = "none"
+    label_use = "none"
 
     def __init__(
         self,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -95,13 +93,13 @@ def dist(
 
 
 class Dist(Term):
-    """`dist` as a term.
+    """`dist` as a term. Of the labels it reads which pixels are ignored, and no class.
 
     Raises:
         ValueError: if the weight or a factor is negative.
     """
 
-    label_use: ClassVar[Literal["none", "classes", "truth"]] = "none"
+    label_use = "none"
 
     def __init__(
         self,

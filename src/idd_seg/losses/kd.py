@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -55,13 +53,13 @@ def pixel_wise(
 
 
 class PixelWise(Term):
-    """`pixel_wise` as a term.
+    """`pixel_wise` as a term. Of the labels it reads which pixels are ignored, and no class.
 
     Raises:
         ValueError: if the weight is negative or the temperature not positive.
     """
 
-    label_use: ClassVar[Literal["none", "classes", "truth"]] = "none"
+    label_use = "none"
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -121,7 +121,7 @@ class Pairwise(MapTerm):
         ValueError: for a negative weight, a pool out of range, or a tap that a network does not give.
     """
 
-    label_use: ClassVar[Literal["none", "classes", "truth"]] = "none"
+    label_use = "none"
 
     def __init__(
         self, weight: float = 1.0, pool: float = 0.5, tap: str = "head", schedule: WeightSchedule | None = None
