@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,10 @@ def draw_least_certain(jobs: Sequence[PictureJob], folder: LabelFolder, most: in
     samples = []
     for certainty, job in chosen:
         try:
-            image, label = read_image(job.source), folder.values.read(folder.mask(job))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that it is turned: so is its mask
+                image = read_image(job.source)
+            label = folder.values.read(folder.mask(job))
         except DataError:
             continue  # it was removed since
         samples.append(Shown(image, label, f"{100 * certainty.mean:.0f} % {job.name.name}"))
