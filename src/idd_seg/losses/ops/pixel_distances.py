@@ -110,16 +110,18 @@ def _closeness(
     else:
         apart = _apart(products, squared[:, None], means.square().sum(2)[..., None], distance)
     unit = mean_edge(distance_matrix(means, distance), both(there)) if normalize == "mean" else 1
-    return -apart / (unit * temperature)
+    return apart * (-1 / (unit * temperature))
 
 
 def _apart(products: Tensor, of_cells: Tensor, of_means: Tensor, distance: str) -> Tensor:
+    """Distances (N, k, P), or their squares, from products and squared lengths."""
     lengths = of_cells + of_means
     wider = torch.add(lengths, products, alpha=-2)
-    # Rounding may leave less than nothing of a cell that is its class's mean.
-    apart = ~(wider.detach() <= _rounding(wider) * lengths.detach())
-    kept = torch.where(apart, wider, 1)
-    return torch.where(apart, kept.sqrt() if distance == "euclidean" else kept, 0)
+    # A cell that is its class's mean: what rounding leaves has no root, and no direction. What is no number stays so.
+    nothing = wider.detach() <= _rounding(wider) * lengths.detach()
+    if distance == "euclidean":
+        wider = wider.masked_fill(nothing, 1).sqrt()
+    return wider.masked_fill(nothing, 0)
 
 
 def _rounding(x: Tensor) -> float:
