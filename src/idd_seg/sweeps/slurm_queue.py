@@ -55,7 +55,7 @@ def states_of(jobs: Iterable[str]) -> dict[str, JobState]:
         return {}
     found = parse(listed)
     if any(job not in found for job in wanted):
-        words = ("--noheader", "--parsable2", "--allocations", "--array", f"--jobs={arrays}", "--format=JobID,State")
+        words = ("--noheader", "--parsable2", "--allocations", f"--jobs={arrays}", "--format=JobID,State")
         found = {**parse(_ask("sacct", *words) or ""), **found}
     return {job: found.get(job, GONE) for job in wanted}
 
