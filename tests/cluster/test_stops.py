@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
 
 TERMINAL = ("srun", "submitit")
 EVERY = 5  # optimizer steps between two checkpoints where a node is lost, which gives no notice
-STOPS = ("time limit", "pre-emption", "pre-emption with grace", "requeue", "node failure", "cancel", "ctrl-C")
+STOPS = ("pre-emption", "pre-emption with grace", "requeue", "node failure", "cancel", "ctrl-C", "time limit")
 IMPOSSIBLE = {
     **{(way, "ctrl-C"): "no terminal waits" for way in ("train.sbatch", "sweep.sbatch", "multinode.sbatch")},
     ("srun", "requeue"): "SLURM requeues batch jobs alone",
