@@ -133,6 +133,30 @@ def test_nothing_is_lost(
     assert lost <= (2 * EVERY if stop == "node failure" else 0)
 
 
+def test_a_job_that_comes_no_further_is_put_back_no_more(slurm: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "scripts").symlink_to(TOP / "scripts")
+    way = Way("train.sbatch", slurm, tmp_path / "run")
+    way.more = ("max_idle_restarts=1", "+callbacks.stuck={_target_: tests.cluster.steps.Stuck}")
+    way.start()
+    for restarts in range(2):
+        wait(lambda n=restarts: starts(way) > n, 300, f"start {restarts}")  # type: ignore[misc]
+        slurm.run("scontrol", "requeue", *way.jobs)
+    wait(lambda: starts(way) > 2, 300, "the last start")
+    wait(way.ended, 120, "it ends")
+    log = (tmp_path / "train.sbatch.log").read_text()
+    assert len([line for line in log.splitlines() if line.startswith("error: ")]) == 1, log
+    assert f"error: SLURM has put job {way.jobs[0]} back 2 times" in log
+    assert "Traceback" not in log
+
+
+def starts(way: Way) -> int:
+    """Return how often a run has looked how far it had come."""
+    try:
+        return int(json.loads((way.folder / "restarts.json").read_text())["restarts"]) + 1
+    except FileNotFoundError:
+        return 0
+
+
 def _cell(item: pytest.Item) -> str | None:
     params = getattr(getattr(item, "callspec", None), "params", {})
     return str(params["stop"]) if "way" in params else None

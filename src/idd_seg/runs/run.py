@@ -91,7 +91,7 @@ def follow(rank_info: RankInfo) -> None:
             if text == FINISHED:
                 return
             raise SystemExit(1)
-        take_part(OmegaConf.create(text), store, rank_info)
+        take_part(OmegaConf.create(text), store, rank_info)  # type: ignore[arg-type]
 
 
 def take_part(cfg: DictConfig, store: Any, rank_info: RankInfo, checked: Checked | None = None) -> float:
