@@ -357,3 +357,20 @@ def test_a_single_split_is_understood_or_refused_by_name(
     options = ["data=camvid", f"data.root={layouts.camvid(tmp_path)}", "fetch=false", "workers=1", "data.counts=null"]
     call(prepare, *options, "splits=train", "hydra.run.dir=out", folder=tmp_path, patch=monkeypatch)
     assert "no split 't'" not in capfd.readouterr().err
+
+
+def test_photographs_without_labels_are_checked_beside_the_others(tmp_path: Path) -> None:
+    root = layouts.camvid(tmp_path)
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        save(photograph(rng, (20, 30)), root / "more" / f"{i}.jpg")
+    (root / "more" / "3.jpg").write_text("a text")
+    out = tmp_path / "out"
+    report = checked(camvid(root, unlabelled="more"), out, ("train", "val"))
+    assert list(report) == ["train", "val", "unlabelled"]
+    assert report["unlabelled"]["items"] == 4
+    assert report["unlabelled"]["sizes"] == {"30 x 20": 3}
+    (problem,) = report["unlabelled"]["problems"]
+    assert "3.jpg: no picture" in problem
+    with Image.open(out / "unlabelled.png") as sheet:
+        assert sheet.width > 100

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from idd_seg.types import Batch, Outputs
+
 
 def random_features(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
@@ -37,3 +39,19 @@ def descend(
         optimizer.step()
         losses.append(loss.item())
     return losses
+
+
+def outputs_of(logits: Tensor, **features: Tensor) -> Outputs:
+    """A network's outputs with these feature maps."""
+    return Outputs(logits, features)
+
+
+def batch_of(labels: Tensor) -> Batch:
+    """A batch that has labels alone."""
+    return Batch(torch.zeros(len(labels), 3, 1, 1), labels, torch.zeros(len(labels), 4), ["x"] * len(labels))
+
+
+def is_zero_with_gradient(loss: Tensor, student: Tensor) -> bool:
+    """Tell whether a loss is exactly 0 and still leads to the student, with a gradient of zeros."""
+    loss.backward()
+    return loss.item() == 0 and student.grad is not None and not bool(student.grad.any())

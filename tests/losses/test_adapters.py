@@ -11,14 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from idd_seg.losses.apd import PixelToCentre, pixel_to_centre
 from idd_seg.losses.at import AttentionTransfer, attention_transfer
+from idd_seg.losses.attnfd import scaled_distance
+from idd_seg.losses.bpkd import BoundaryPrivileged, edges_and_bodies
 from idd_seg.losses.cirkd import CrossImage, cross_image
 from idd_seg.losses.cwd import ChannelWise, channel_wise
 from idd_seg.losses.dist import Dist, dist
 from idd_seg.losses.fitnet import Hint, hint
+from idd_seg.losses.idd import pixel_class_distance
 from idd_seg.losses.ifvd import IntraClassVariation, intra_class_variation
 from idd_seg.losses.ops.adapters import Adapter, MapTerm, adapter, comparable, unit
 from idd_seg.losses.pairwise import Pairwise, pairwise
+from idd_seg.losses.rmrkd import channels_inside_and_outside, cross_relation
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term
 from idd_seg.types import Batch, Outputs
@@ -35,8 +40,16 @@ LOSSES: dict[str, Loss] = {
     "dist": lambda s, t, y: dist(s, t, y),
     "at": lambda s, t, y: attention_transfer(s, t),
     "fitnet": lambda s, t, y: hint(s, t),
+    "apd": lambda s, t, y: pixel_to_centre(s, t, y, K),
+    "attnfd": lambda s, t, y: scaled_distance(s, t),
+    "bpkd edges": lambda s, t, y: edges_and_bodies(s, t, y, width=3)[0],
+    "bpkd bodies": lambda s, t, y: edges_and_bodies(s, t, y)[1],
+    "idd pixels": lambda s, t, y: pixel_class_distance(s, t, y, K),
+    "rmrkd relations": lambda s, t, y: cross_relation(s, t, y, K),
+    "rmrkd inside": lambda s, t, y: channels_inside_and_outside(s, t, y)[0],
+    "rmrkd outside": lambda s, t, y: channels_inside_and_outside(s, t, y)[1],
 }
-FREE_OF_WIDTH = ("pairwise", "ifvd", "cirkd", "at")
+FREE_OF_WIDTH = ("pairwise", "ifvd", "cirkd", "at", "apd", "idd pixels")
 each_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 
 
@@ -234,6 +247,16 @@ def test_labels_are_used_only_where_the_definition_has_them(name: str) -> None:
     assert values[0].item() == values[1].item() > 0
 
 
+@pytest.mark.parametrize("name", ["pairwise", "cwd", "cirkd", "dist", "at", "fitnet", "ifvd", "apd", "bpkd"])
+def test_what_a_term_says_of_its_use_of_labels_is_so(name: str) -> None:
+    student, teacher, labels = maps()
+    term = TERMS[name]()
+    term.bind({"head": K}, {"head": K})
+    renamed = torch.where(labels == 255, 255, torch.tensor([2, 0, 0, 1, 3, 4])[labels.clamp(max=K)])
+    values = [term(outputs(student), outputs(teacher), batch_of(y)).item() for y in (labels, renamed)]
+    assert (values[0] == values[1]) is (term.label_use == "none")
+
+
 # The terms.
 
 TERMS: dict[str, Callable[..., Term]] = {
@@ -244,6 +267,8 @@ TERMS: dict[str, Callable[..., Term]] = {
     "dist": Dist,
     "at": AttentionTransfer,
     "fitnet": Hint,
+    "apd": lambda **options: PixelToCentre(num_classes=K, **options),
+    "bpkd": BoundaryPrivileged,
 }
 AS_TERMS: dict[str, tuple[dict[str, Any], Loss]] = {
     "pairwise": ({"pool": 2}, LOSSES["pairwise"]),
@@ -251,6 +276,7 @@ AS_TERMS: dict[str, tuple[dict[str, Any], Loss]] = {
     "cwd": ({"temperature": 2.0}, LOSSES["cwd"]),
     "cirkd": ({"temperature": 0.1}, LOSSES["cirkd"]),
     "at": ({}, LOSSES["at"]),
+    "apd": ({}, LOSSES["apd"]),
     "fitnet": ({"adapter": "widths"}, LOSSES["fitnet"]),
 }
 each_term = pytest.mark.parametrize("name", TERMS)

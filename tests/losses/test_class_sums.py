@@ -12,9 +12,11 @@ from torch import Tensor
 from idd_seg.losses.idd import inter_class_distance
 from idd_seg.losses.ops import cells as cells_module
 from idd_seg.losses.ops import class_cosines as cosines_module
+from idd_seg.losses.ops import class_products as products_module
 from idd_seg.losses.ops import class_sums as sums_module
 from idd_seg.losses.ops.cells import Cells, cells_of, columns_for
 from idd_seg.losses.ops.class_cosines import class_cosines
+from idd_seg.losses.ops.class_products import class_products, unit_class_sums
 from idd_seg.losses.ops.class_sums import channels_last, class_sums
 from tests.losses.scenes import random_features, random_labels
 
@@ -29,6 +31,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(sums_module, "DENSE", dense)
     monkeypatch.setattr(sums_module, "BLOCK", block)
     monkeypatch.setattr(cosines_module, "BLOCK", block)
+    monkeypatch.setattr(products_module, "BLOCK", block)
 
 
 def scene(layout: torch.memory_format, k: int = 4) -> tuple[Tensor, Cells]:
@@ -120,3 +123,29 @@ def test_many_classes_take_only_columns_of_those_present(monkeypatch: pytest.Mon
     assert len(columns) == len({int(x) for x in labels.unique() if 0 <= x < 300 and x != 255})
     cells = cells_of(labels, (4, 4), columns, 255, resize, torch.float64)
     assert cells.pixels(torch.float64).shape == (2, len(columns))
+
+
+@pytest.mark.parametrize("graphs", [1, 2])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_products_with_all_classes_equal_plain_sums(layout: torch.memory_format, graphs: int, way: None) -> None:
+    features, _ = scene(layout)
+    vectors = random_features(graphs, 4, 5, seed=2)
+    leaves = features.clone(memory_format=torch.preserve_format).requires_grad_(), vectors.requires_grad_()
+    products, squared = class_products(*leaves)
+    plain = torch.einsum("ncp,nkc->nkp", features.flatten(2), vectors.expand(2, -1, -1))
+    torch.testing.assert_close(products, plain)
+    torch.testing.assert_close(squared, features.flatten(2).square().sum(1))
+    assert torch.autograd.gradcheck(class_products, leaves)
+    products.square().sum().backward()
+    assert leaves[0].grad is not None
+    assert channels_last(leaves[0].grad) is channels_last(features)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_sums_of_unit_features_equal_plain_ones(layout: torch.memory_format, way: None) -> None:
+    features, cells = scene(layout)
+    features[0, :, 0, 0] = 0
+    expected = literal_sums(F.normalize(features, dim=1), cells)
+    torch.testing.assert_close(unit_class_sums(features, cells), expected)
+    leaf = features.clone(memory_format=torch.preserve_format) + 1e-3
+    assert torch.autograd.gradcheck(lambda x: unit_class_sums(x, cells), leaf.requires_grad_())

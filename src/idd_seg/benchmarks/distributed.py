@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
-from idd_seg.benchmarks.losses import Shape, regions
+from idd_seg.benchmarks.loss_scenes import Shape, regions
 from idd_seg.benchmarks.rows import Row
 from idd_seg.benchmarks.timing import Timing, summary
 from idd_seg.config.instantiate import make

@@ -23,15 +23,17 @@ def overlay(image: UInt8, label: UInt8, data: SegmentationDataModule, opacity: f
 
 
 def contact_sheet(data: SegmentationDataModule, split: str, count: int, seed: int) -> Any:
-    """Draw `count` random samples of a split: the photograph above, with its label below; None if none can be read."""
+    """Draw `count` random samples of a split: the photograph above, with its label below; None if none can be read.
+
+    Photographs without labels are drawn once.
+    """
     dataset = data.dataset(split)
     chosen = np.random.default_rng(seed).permutation(len(dataset))[:count]
     samples = []
     for index in sorted(chosen.tolist()):
         try:
             image, label, name = dataset.source[index]
-            classes = np.full(image.shape[:2], data.ignore_index, np.uint8)
-            samples.append((image, classes if label is None else dataset.labels(label, name), name))
+            samples.append((image, None if label is None else dataset.labels(label, name), name))
         except DataError:
             continue  # the scan has named it
     if not samples:
@@ -39,20 +41,24 @@ def contact_sheet(data: SegmentationDataModule, split: str, count: int, seed: in
     columns = min(4, len(samples))
     rows = -(-len(samples) // columns)
     height, width = samples[0][0].shape[:2]
-    inches = 5 * rows * height / width + 0.35 * rows + 0.9  # of two pictures, a title, and the legend below
+    each = 1 if all(label is None for _, label, _ in samples) else 2  # pictures of a sample
+    inches = 2.5 * each * rows * height / width + 0.35 * rows + 0.9  # with a title, and the legend below
     fig = figure(2.5 * columns, inches)
-    axes = fig.subplots(2 * rows, columns, squeeze=False)
+    axes = fig.subplots(each * rows, columns, squeeze=False)
     for axis in axes.ravel():
         axis.axis("off")
     for i, (image, label, name) in enumerate(samples):
         row, column = divmod(i, columns)
-        small, classes = _small(image, label)
+        unknown = np.full(image.shape[:2], data.ignore_index, np.uint8)
+        small, classes = _small(image, unknown if label is None else label)
         title = name.rsplit("/", 1)[-1]
-        show_image(axes[2 * row][column], small, title if len(title) <= 36 else f"…{title[-35:]}")
-        show_image(axes[2 * row + 1][column], overlay(small, classes, data))
-        axes[2 * row][column].axis("on")
-        axes[2 * row + 1][column].axis("on")
-    legend(fig, data.class_names, data.palette)
+        title = title if len(title) <= 36 else f"…{title[-35:]}"
+        drawn = [(small, title), (overlay(small, classes, data), "")][:each]
+        for axis, (picture, words) in zip(axes[each * row :, column], drawn, strict=False):
+            show_image(axis, picture, words)
+            axis.axis("on")
+    if each == 2:
+        legend(fig, data.class_names, data.palette)
     bottom = 0.06 + 0.1 / inches  # the legend hangs at 0.06
     fig.subplots_adjust(left=0.01, right=0.99, bottom=bottom, top=1 - 0.25 / inches, wspace=0.03, hspace=0.09)
     return fig

@@ -67,6 +67,8 @@ class Adversarial(Term):
         ValueError: for an option out of range; in `update`, if the networks' numbers of classes differ.
     """
 
+    label_use = "none"
+
     def __init__(
         self,
         num_classes: int,

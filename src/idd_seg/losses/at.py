@@ -41,5 +41,7 @@ class AttentionTransfer(MapTerm):
         ValueError: for a negative weight, or a tap that a network does not give.
     """
 
+    label_use = "none"
+
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
         return attention_transfer(*self.maps(student, teacher))

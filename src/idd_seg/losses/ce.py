@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -37,7 +37,10 @@ class CrossEntropy(Term):
         ValueError: if the weight or `auxiliary` is negative.
     """
 
+    label_use = "truth"
+
     needs_teacher: ClassVar[bool] = False
+    label_use: ClassVar[Literal["none", "classes", "truth"]] = "truth"
 
     def __init__(
         self,

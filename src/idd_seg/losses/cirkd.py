@@ -164,6 +164,8 @@ class CrossImage(MapTerm):
         ValueError: for a negative weight, an option out of range, or a tap that a network does not give.
     """
 
+    label_use = "none"
+
     def __init__(
         self,
         weight: float = 1.0,

@@ -149,6 +149,8 @@ class CrossImageMemory(AdaptedTerm):
         ValueError: for an option out of range, or a tap that a network does not give.
     """
 
+    label_use = "classes"
+
     def __init__(
         self,
         num_classes: int,

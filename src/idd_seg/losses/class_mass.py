@@ -66,6 +66,8 @@ class ClassMass(Term):
         ValueError: for a negative weight, or sigmas that are none, negative or infinite.
     """
 
+    label_use = "none"
+
     def __init__(
         self,
         weight: float = 1.0,

@@ -77,6 +77,8 @@ class ClassPosition(Term):
             infinite.
     """
 
+    label_use = "none"
+
     def __init__(
         self,
         weight: float = 1.0,

@@ -44,6 +44,8 @@ class ChannelWise(AdaptedTerm):
         ValueError: for a negative weight, a temperature that is not positive, or a tap that a network does not give.
     """
 
+    label_use = "none"
+
     def __init__(
         self,
         weight: float = 1.0,

@@ -93,11 +93,13 @@ def dist(
 
 
 class Dist(Term):
-    """`dist` as a term.
+    """`dist` as a term. Of the labels it reads which pixels are ignored, and no class.
 
     Raises:
         ValueError: if the weight or a factor is negative.
     """
+
+    label_use = "none"
 
     def __init__(
         self,

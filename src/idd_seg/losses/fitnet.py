@@ -47,6 +47,8 @@ class Hint(AdaptedTerm):
         ValueError: for a negative weight, an unknown `adapter`, or a tap that a network does not give.
     """
 
+    label_use = "none"
+
     def __init__(
         self,
         weight: float = 1.0,

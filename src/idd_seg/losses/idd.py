@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from idd_seg.losses.ops.adapters import LOGITS, map_of
-from idd_seg.losses.ops.cells import RESIZES, Resize
-from idd_seg.losses.ops.class_distances import Distance, Normalize, Reduction, both, distance_matrix, graph_distance
+from idd_seg.losses.ops.adapters import LOGITS, Adapter, map_of
+from idd_seg.losses.ops.cells import Resize
+from idd_seg.losses.ops.class_distances import (
+    Distance,
+    Normalize,
+    Reduction,
+    Side,
+    both,
+    distance_matrix,
+    graph_distance,
+)
+from idd_seg.losses.ops.distance_options import SIGMA, TEMPERATURE, Level, check_distances
+from idd_seg.losses.ops.grid import own_masked_mean
+from idd_seg.losses.ops.pixel_distances import pixel_class_distance
 from idd_seg.losses.ops.prototype_ema import PrototypeEMA
-from idd_seg.losses.ops.prototypes import SCOPES, Scope, class_means, common_prototypes
+from idd_seg.losses.ops.prototypes import Scope, class_means, common_prototypes, enough
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term, require_tap, teacher_of
-from idd_seg.ops.validation import require_above, require_choice
 from idd_seg.types import Batch, Outputs
 
-__all__ = ["InterClassDistance", "class_means", "distance_matrix", "inter_class_distance"]
-
-
-def _enough(pixels: Tensor, min_pixels: float) -> Tensor:
-    """Tell where a class is present; shares of cells that add up to `min_pixels` but for rounding are enough."""
-    return pixels >= min_pixels * (1 - 1e-5)
-
-
-def _check_options(normalize: str, scope: str, min_pixels: float, resize: str, reduction: str, distance: str) -> None:
-    require_choice("normalize", normalize, get_args(Normalize))
-    require_choice("scope", scope, SCOPES)
-    require_choice("resize", resize, RESIZES)
-    require_choice("reduction", reduction, get_args(Reduction))
-    require_choice("distance", distance, get_args(Distance))
-    require_above("min_pixels", min_pixels, 0)
+__all__ = ["InterClassDistance", "class_means", "distance_matrix", "inter_class_distance", "pixel_class_distance"]
 
 
 def inter_class_distance(
@@ -48,6 +44,9 @@ def inter_class_distance(
     resize: str = "nearest",
     reduction: str = "mean",
     distance: str = "euclidean",
+    sigma: float | None = None,
+    side: str = "both",
+    lift: Callable[[Tensor], Tensor] | None = None,
     memory: PrototypeEMA | None = None,
 ) -> Tensor:
     r"""Mean squared difference between the teacher's and the student's distances between classes.
@@ -70,40 +69,71 @@ def inter_class_distance(
         min_pixels: a class is present from this number of feature cells on, on both grids.
         resize: `nearest` or `area`; see `class_means`.
         reduction: over a graph's pairs, `mean` or `sum`.
-        distance: `euclidean`, `squared` or `cosine`; see `distance_matrix`.
+        distance: `euclidean`, `squared`, `cosine` or `gaussian`; see `graph_distance`.
+        sigma: of `gaussian`, > 0; None is 1.
+        side: `both`, or `near`: only pairs that lie closer in the student are pulled to the teacher's distance, after
+            the one-sided relation of SSA-Seg (X. Ma et al., NeurIPS 2024); with `normalize=mean`, relatively closer.
+        lift: a 1 x 1 convolution of the student's features, applied to their means, which is the same.
         memory: stands in for absent classes; it moves on when it is in training mode.
 
     Returns:
         A scalar in float32; exactly zero, with a gradient path, where no graph has two classes.
 
     Raises:
-        ValueError: for an unknown option or `min_pixels` <= 0.
+        ValueError: for an option that is unknown or out of range.
     """
-    _check_options(normalize, scope, min_pixels, resize, reduction, distance)
+    check_distances(
+        normalize=normalize,
+        scope=scope,
+        min_pixels=min_pixels,
+        resize=resize,
+        reduction=reduction,
+        distance=distance,
+        sigma=sigma,
+        side=side,
+    )
     maps = [student, teacher.detach()]
     (ours, theirs), classes = common_prototypes(
         maps, labels, num_classes, ignore_index=ignore_index, scope=scope, resize=resize
     )
-    present = _enough(ours.pixels, min_pixels) & _enough(theirs.pixels, min_pixels)
-    nodes_s, nodes_t, pairs = ours.means, theirs.means, both(present)
+    present = enough(ours.pixels, min_pixels) & enough(theirs.pixels, min_pixels)
+    means = ours.means if lift is None else lift(ours.means.mT[..., None])[..., 0].mT
+    nodes_s, nodes_t, pairs = means, theirs.means, both(present)
     if memory is not None:
-        nodes_s, nodes_t, pairs = memory.complete(ours.means, theirs.means, present, classes)
-    loss = graph_distance(nodes_s, nodes_t, pairs, normalize=normalize, reduction=reduction, distance=distance)
+        nodes_s, nodes_t, pairs = memory.complete(means, theirs.means, present, classes)
+    loss = graph_distance(
+        nodes_s,
+        nodes_t,
+        pairs,
+        normalize=normalize,
+        reduction=reduction,
+        distance=distance,
+        sigma=SIGMA if sigma is None else sigma,
+        side=side,
+    )
     if memory is not None and memory.training:
-        memory.remember(ours.means, theirs.means, present, classes)
+        memory.remember(means, theirs.means, present, classes)
     return loss
 
 
 class InterClassDistance(Term):
-    """`inter_class_distance` of the feature maps named `taps`, their mean; by option with a `PrototypeEMA` each.
+    """`inter_class_distance`, or `pixel_class_distance`, of the maps named `taps`: the mean over them.
 
     Args:
-        memory: momentum of the moving averages in [0, 1); None does without.
+        memory: momentum of the moving averages in [0, 1), of each map; None does without.
         taps: `stage1` to `stage4` of the backbone, `head`, `logits`; at least one.
+        lift: bring the student's features to the teacher's width by a 1 x 1 convolution before distances are taken. It
+            is trained with the student and is no part of it.
+        level: `classes`, the distances between classes; `pixels`, those of every pixel to all classes.
+        sigma: of distance `gaussian`; None is 1.
+        temperature: of level `pixels`; None is 0.2.
 
     Raises:
-        ValueError: for an option out of range, or a tap that is unknown or named twice.
+        ValueError: for an option out of range, options that make no sense together, or a tap that is unknown or named
+            twice.
     """
+
+    label_use = "classes"
 
     def __init__(
         self,
@@ -118,18 +148,33 @@ class InterClassDistance(Term):
         distance: Distance = "euclidean",
         memory: float | None = None,
         taps: Sequence[str] = ("head",),
+        lift: bool = False,
+        side: Side = "both",
+        sigma: float | None = None,
+        level: Level = "classes",
+        temperature: float | None = None,
         schedule: WeightSchedule | None = None,
     ) -> None:
         super().__init__(weight, schedule)
-        _check_options(normalize, scope, min_pixels, resize, reduction, distance)
+        shared = {"normalize": normalize, "min_pixels": min_pixels, "resize": resize, "distance": distance}
+        of_classes = {"reduction": reduction, "side": side, "sigma": sigma}
+        check_distances(**shared, **of_classes, scope=scope, level=level, temperature=temperature)  # type: ignore[arg-type]
         if memory is not None and not 0 <= memory < 1:
             raise ValueError(f"memory must be in [0, 1) or null, got {memory}")
         if isinstance(taps, str) or not taps or len(set(taps)) < len(taps):
             raise ValueError(f"taps must be a list of different feature maps, such as [stage4,head], got {taps}")
-        self.num_classes, self.ignore_index, self.min_pixels = num_classes, ignore_index, min_pixels
-        self.normalize, self.scope, self.resize, self.reduction = normalize, scope, resize, reduction
-        self.distance, self.momentum, self.taps = distance, memory, tuple(taps)
-        self.memories = nn.ModuleDict()
+        if lift and LOGITS in taps:
+            raise ValueError(
+                "lift is for features: the logits of both networks have the same width; leave them out of taps"
+            )
+        self.num_classes, self.ignore_index, self.scope = num_classes, ignore_index, scope
+        self.momentum, self.taps, self.lift = memory, tuple(taps), lift
+        self.loss: Callable[..., Tensor] = inter_class_distance
+        self.options: dict[str, Any] = {**shared, **of_classes}
+        if level == "pixels":
+            self.loss = pixel_class_distance
+            self.options = {**shared, "temperature": TEMPERATURE if temperature is None else temperature}
+        self.memories, self.lifts = nn.ModuleDict(), nn.ModuleDict()
 
     @property
     def teacher_maps(self) -> Sequence[str]:
@@ -140,35 +185,33 @@ class InterClassDistance(Term):
         for tap in self.taps:
             for channels in (ours, theirs):
                 require_tap(channels, tap)
+            if self.lift:
+                self.lifts[tap] = Adapter(ours[tap], theirs[tap])
             if self.momentum is not None:
-                self.memories[tap] = PrototypeEMA(self.num_classes, ours[tap], theirs[tap], self.momentum)
+                width = theirs[tap] if self.lift else ours[tap]
+                self.memories[tap] = PrototypeEMA(self.num_classes, width, theirs[tap], self.momentum)
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
         return self._mean_over_taps(student, teacher_of(teacher, self), batch.label, self.scope, remembered=True)
 
     def _mean_over_taps(
-        self, student: Outputs, teacher: Outputs, labels: Tensor, scope: str, *, remembered: bool
+        self, student: Outputs, teacher: Outputs, labels: Tensor, scope: str, *, remembered: bool, **more: Any
     ) -> Tensor:
-        losses = []
-        for tap in self.taps:
-            memory = self.memories[tap] if remembered and tap in self.memories else None
-            assert memory is None or isinstance(memory, PrototypeEMA)
-            losses.append(
-                inter_class_distance(
-                    map_of(student, tap),
-                    map_of(teacher, tap),
-                    labels,
-                    self.num_classes,
-                    ignore_index=self.ignore_index,
-                    normalize=self.normalize,
-                    scope=scope,
-                    min_pixels=self.min_pixels,
-                    resize=self.resize,
-                    reduction=self.reduction,
-                    distance=self.distance,
-                    memory=memory,
-                )
+        losses = [
+            self.loss(
+                map_of(student, tap),
+                map_of(teacher, tap),
+                labels,
+                self.num_classes,
+                ignore_index=self.ignore_index,
+                scope=scope,
+                lift=_held(self.lifts, tap),
+                memory=_held(self.memories, tap) if remembered else None,
+                **self.options,
+                **more,
             )
+            for tap in self.taps
+        ]
         return torch.stack(losses).mean()
 
     def measure(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> dict[str, Tensor]:
@@ -177,5 +220,10 @@ class InterClassDistance(Term):
         A graph stays in its process: the ranks may have different numbers of held-out batches, and would wait.
         """
         scope = "batch" if self.scope == "world" else self.scope
-        found = self._mean_over_taps(student, teacher_of(teacher, self), batch.label, scope, remembered=False)
+        more = {"mean": own_masked_mean} if self.loss is pixel_class_distance else {}
+        found = self._mean_over_taps(student, teacher_of(teacher, self), batch.label, scope, remembered=False, **more)
         return {"distance": found}
+
+
+def _held(modules: nn.ModuleDict, tap: str) -> nn.Module | None:
+    return modules[tap] if tap in modules else None  # noqa: SIM401  (a ModuleDict has no `get`)

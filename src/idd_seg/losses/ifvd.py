@@ -49,6 +49,8 @@ class IntraClassVariation(MapTerm):
         ValueError: for a negative weight, or a tap that a network does not give.
     """
 
+    label_use = "classes"
+
     def __init__(
         self,
         num_classes: int,

@@ -53,11 +53,13 @@ def pixel_wise(
 
 
 class PixelWise(Term):
-    """`pixel_wise` as a term.
+    """`pixel_wise` as a term. Of the labels it reads which pixels are ignored, and no class.
 
     Raises:
         ValueError: if the weight is negative or the temperature not positive.
     """
+
+    label_use = "none"
 
     def __init__(
         self,

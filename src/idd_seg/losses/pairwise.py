@@ -121,6 +121,8 @@ class Pairwise(MapTerm):
         ValueError: for a negative weight, a pool out of range, or a tap that a network does not give.
     """
 
+    label_use = "none"
+
     def __init__(
         self, weight: float = 1.0, pool: float = 0.5, tap: str = "head", schedule: WeightSchedule | None = None
     ) -> None:

@@ -50,6 +50,8 @@ class Position(Term):
         ValueError: for an option out of range, or a tap that a network does not give.
     """
 
+    label_use = "none"
+
     def __init__(
         self,
         weight: float = 1.0,

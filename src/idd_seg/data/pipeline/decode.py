@@ -54,19 +54,27 @@ def tell_once(what: str, text: str) -> None:
         warnings.warn(f"{text}. This is said once", stacklevel=3)
 
 
-def opened(path: Path, max_pixels: int, use: Callable[[Image.Image, bytes], Result], *, whole: bool = True) -> Result:
+def opened(
+    path: Path,
+    max_pixels: int,
+    use: Callable[[Image.Image, bytes], Result],
+    *,
+    whole: bool = True,
+    content: bytes | None = None,
+) -> Result:
     """Open a picture, check its size and use it, or raise a DataError that names it.
 
     Args:
+        content: of the file, where it is known; else it is read.
         whole: read the file at once, and compare the parts of a PNG with their checksums.
         use: is given the picture, not decoded yet, and the file's content where it was read.
     """
-    data = b""
+    data = content or b""
     try:
-        if path.stat().st_size == 0:
+        if (path.stat().st_size if content is None else len(content)) == 0:
             raise DataError(f"{path}: the file is empty (0 bytes)")
         if whole:
-            data = path.read_bytes()
+            data = path.read_bytes() if content is None else content
             if data.startswith(PNG):
                 _check_chunks(data)
         with warnings.catch_warnings():
@@ -84,7 +92,7 @@ def opened(path: Path, max_pixels: int, use: Callable[[Image.Image, bytes], Resu
     except IsADirectoryError as error:
         raise DataError(f"{path}: a folder, not a picture") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{path}: {_stranger(path)}") from error
+        raise DataError(f"{path}: {_stranger(data or _head(path))}") from error
     except Image.DecompressionBombError as error:
         raise DataError(
             f"{path}: the picture is too large, max_pixels={max_pixels} are the most that are read ({_short(error)})"
@@ -93,9 +101,13 @@ def opened(path: Path, max_pixels: int, use: Callable[[Image.Image, bytes], Resu
         raise DataError(f"{path}: the picture can't be read, it is damaged or truncated ({_short(error)})") from error
 
 
-def _stranger(path: Path) -> str:
+def _head(path: Path) -> bytes:
     with path.open("rb") as file:
-        head = file.read(64)
+        return file.read(64)
+
+
+def _stranger(content: bytes) -> str:
+    head = content[:64]
     kind = next((words for begin, words in STRANGERS if head.startswith(begin)), None)
     if kind is None and head[4:8] == b"ftyp":
         kind = "a HEIC or AVIF picture, or a video; store it as JPEG or PNG"
@@ -156,6 +168,15 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS, *, upright: bool = Fals
         DataError: as `size_of`; also if it is damaged or truncated, or of a kind that has no 8-bit form.
     """
 
+    return _read_image(path, max_pixels, None, upright=upright)
+
+
+def decode_image(content: bytes, name: str, *, upright: bool = False) -> UInt8:
+    """Read a photograph from the content of its file; otherwise as `read_image`."""
+    return _read_image(Path(name), MAX_PIXELS, content, upright=upright)
+
+
+def _read_image(path: Path, max_pixels: int, content: bytes | None, *, upright: bool) -> UInt8:
     def decode(picture: Image.Image, data: bytes) -> UInt8:
         turned = _turned(picture, data)
         if turned and not upright:
@@ -168,7 +189,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS, *, upright: bool = Fals
         quick = _by_opencv(data) if _is_common(picture, data) and not (turned and upright) else None
         return to_rgb(picture, str(path), upright=turned and upright, data=data) if quick is None else quick
 
-    return opened(path, max_pixels, decode)
+    return opened(path, max_pixels, decode, content=content)
 
 
 def _turned(picture: Image.Image, data: bytes) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from idd_seg.losses.ops.cells import Cells
+from idd_seg.losses.ops.class_products import own_products, squares
 from idd_seg.losses.ops.class_sums import BLOCK, channels_last, dense, own_vectors, spread, weighted_sums
 from idd_seg.losses.ops.grid import no_autocast
 
@@ -41,8 +41,8 @@ class _ClassCosines(torch.autograd.Function):
         means = weighted_sums(features, index, pixels.shape[1], None) / pixels.clamp(min=1)[..., None]
         shrink = _inverse(torch.linalg.vector_norm(means, dim=2, keepdim=True))
         units = means * shrink
-        inverse = _inverse(_lengths(features))
-        cosines = _own_products(features, units, index) * inverse
+        inverse = _inverse(squares(features).sqrt())
+        cosines = own_products(features, units, index) * inverse
         ctx.save_for_backward(features, index, pixels, units, shrink, inverse, cosines)
         return cosines
 
@@ -59,51 +59,6 @@ class _ClassCosines(torch.autograd.Function):
 def _inverse(x: Tensor) -> Tensor:
     """1 / x, and 0 for 0."""
     return torch.where(x > 0, x, torch.inf).reciprocal()
-
-
-def _lengths(features: Tensor) -> Tensor:
-    """(N, C, h, w) -> (N, P)."""
-    if channels_last(features):
-        lengths: Tensor = torch.linalg.vector_norm(features, dim=1)
-        return lengths.flatten(1)
-    cells = features.flatten(2)
-    # By blocks that stay in the cache: a norm across the rows of the memory is several times as slow.
-    squares = cells[:, :BLOCK].square()
-    for start in range(BLOCK, cells.shape[1], BLOCK):
-        block = cells[:, start : start + BLOCK]
-        squares[:, : block.shape[1]].addcmul_(block, block)
-    return squares.sum(1).sqrt()
-
-
-def _own_products(features: Tensor, vectors: Tensor, index: Tensor) -> Tensor:
-    """Return the product (N, P) of each cell's feature with the vector (N, k, C) of its column."""
-    columns = vectors.shape[1]
-    if channels_last(features):
-        return spread(vectors, index, features.shape, True).mul_(features).sum(1).flatten(1)
-    cells = features.flatten(2)
-    if dense(features, columns):
-        # To all columns by one product, of which the own is kept.
-        kept = _all_products(features, vectors).gather(1, index.clamp(max=columns - 1)[:, None])[:, 0]
-        return torch.where(index < columns, kept, 0)
-    products = features.new_zeros(index.shape)
-    for start in range(0, features.shape[1], BLOCK):
-        block = slice(start, start + BLOCK)
-        products += own_vectors(vectors[..., block], index).mul_(cells[:, block]).sum(1)
-    return products
-
-
-def _all_products(features: Tensor, vectors: Tensor) -> Tensor:
-    """Return the products (N, at least k, P) of each cell's feature with the vectors (N, k, C) of all columns."""
-    if features.is_cuda:
-        return torch.bmm(vectors, features.flatten(2))
-    # A product with few rows copies the map first; a grouped 1 x 1 convolution reads it as it lies, unless the number
-    # of its outputs suggests blocks of channels: an odd one does not.
-    n, columns, width = vectors.shape
-    odd = columns + 1 - columns % 2
-    kernels = vectors.new_zeros(n, odd, width)
-    kernels[:, :columns] = vectors
-    stacked = features.contiguous().view(1, n * width, *features.shape[2:])
-    return F.conv2d(stacked, kernels.view(n * odd, width, 1, 1), groups=n).view(n, odd, -1)
 
 
 def _to_features(

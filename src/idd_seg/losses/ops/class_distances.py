@@ -9,7 +9,8 @@ from torch import Tensor
 
 from idd_seg.losses.ops.grid import no_autocast
 
-Distance = Literal["euclidean", "squared", "cosine"]
+Distance = Literal["euclidean", "squared", "cosine", "gaussian"]
+Side = Literal["both", "near"]
 Normalize = Literal["mean", "none"]
 Reduction = Literal["mean", "sum"]
 # Of squared lengths: below it, rounding in float64 is all that a squared difference holds.
@@ -51,10 +52,11 @@ def both(present: Tensor) -> Tensor:
     return present[:, :, None] & present[:, None, :]
 
 
-def _relative(edges: Tensor, pairs: Tensor, count: Tensor) -> Tensor:
-    """Divide each graph's edges by their own mean over `pairs`; edges that are all zero stay zero."""
-    mean = (edges * pairs).sum((1, 2)) / count.clamp(min=1)
-    return edges / torch.where(mean > 0, mean, torch.ones_like(mean))[:, None, None]
+def mean_edge(edges: Tensor, pairs: Tensor) -> Tensor:
+    """Mean (G, 1, 1) of each graph's edges (G, k, k) over the `pairs` above the diagonal; 1 where it is zero."""
+    weights = torch.triu(pairs, diagonal=1).to(edges.dtype)
+    mean = (edges * weights).sum((1, 2), keepdim=True) / weights.sum((1, 2), keepdim=True).clamp(min=1)
+    return torch.where(mean > 0, mean, torch.ones_like(mean))
 
 
 def graph_distance(
@@ -65,12 +67,17 @@ def graph_distance(
     normalize: str = "mean",
     reduction: str = "mean",
     distance: str = "euclidean",
+    sigma: float = 1.0,
+    side: str = "both",
 ) -> Tensor:
     """Compare two sets of class graphs edge by edge.
 
     Args:
         student, teacher: prototypes (G, k, Cs) and (G, k, Ct).
         pairs: (G, k, k) bool, True where an edge takes part; only the part above the diagonal is read.
+        distance: those of `distance_matrix`, or `gaussian`: 1 - exp(-d^2 / (2 sigma^2)) of the Euclidean d, relative
+            where it is normalised.
+        side: `both`, or `near`: only edges that are shorter in the student count, with the others as zeros.
 
     Returns:
         A scalar: the squared difference of the edges, averaged (or, with reduction `sum`, summed) over each graph's
@@ -78,10 +85,14 @@ def graph_distance(
     """
     weights = torch.triu(pairs, diagonal=1).to(student.dtype)
     count = weights.sum((1, 2))
-    edges_s, edges_t = distance_matrix(student, distance), distance_matrix(teacher, distance)
+    kernel = distance == "gaussian"
+    edges_s, edges_t = (distance_matrix(x, "euclidean" if kernel else distance) for x in (student, teacher))
     if normalize == "mean":
-        edges_s, edges_t = _relative(edges_s, weights, count), _relative(edges_t, weights, count)
-    loss = ((edges_s - edges_t).square() * weights).sum((1, 2))
+        edges_s, edges_t = edges_s / mean_edge(edges_s, pairs), edges_t / mean_edge(edges_t, pairs)
+    if kernel:
+        edges_s, edges_t = (-torch.expm1(-x.square() / (2 * sigma**2)) for x in (edges_s, edges_t))
+    lacking = edges_t - edges_s
+    loss = ((lacking.relu() if side == "near" else lacking).square() * weights).sum((1, 2))
     if reduction == "mean":
         loss = loss / count.clamp(min=1)
     return loss.sum() / (count > 0).sum().clamp(min=1)

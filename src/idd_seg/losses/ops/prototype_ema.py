@@ -40,6 +40,13 @@ class PrototypeEMA(Widening):
         Returns:
             Both sides' prototypes of the k classes that are present or remembered, and the pairs (G, k, k) that count.
         """
+        student, teacher, there, present = self.filled(student, teacher, present, classes)
+        return student, teacher, both(there) & (present[:, :, None] | present[:, None, :])
+
+    def filled(
+        self, student: Tensor, teacher: Tensor, present: Tensor, classes: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return both sides' prototypes as `complete` does, and which (G, k) are there, and which present now."""
         present, student, teacher = (self._spread(x, classes) for x in (present, student, teacher))
         # Classes that were never seen would only cost: an edge list grows with the square of the classes.
         known = (present.any(0) | self.seen).nonzero().flatten()
@@ -47,8 +54,7 @@ class PrototypeEMA(Widening):
         now = present[..., None]
         student = torch.where(now, student[:, known], self.student[known].to(student.dtype))
         teacher = torch.where(now, teacher[:, known], self.teacher[known].to(teacher.dtype))
-        either = present[:, :, None] | present[:, None, :]
-        return student, teacher, both(present | seen) & either
+        return student, teacher, present | seen, present
 
     def _spread(self, x: Tensor, classes: Tensor) -> Tensor:
         """(G, c, ...) of some classes -> (G, num_classes, ...), zero for the others."""

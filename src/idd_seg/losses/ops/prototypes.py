@@ -29,6 +29,11 @@ class Prototypes(NamedTuple):
     pixels: Tensor
 
 
+def enough(pixels: Tensor, min_pixels: float) -> Tensor:
+    """Tell where a class is present; shares of cells that add up to `min_pixels` but for rounding are enough."""
+    return pixels >= min_pixels * (1 - 1e-5)
+
+
 def graph_prototypes(features: Tensor, cells: Cells, scope: str) -> Prototypes:
     """Class means of features (N, C, h, w), float32 at least, by the columns of their cells."""
     sums, pixels = class_sums(features, cells), cells.pixels(features.dtype)

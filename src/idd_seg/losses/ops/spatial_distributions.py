@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from idd_seg.losses.ops.class_relations import log_shares
 from idd_seg.losses.ops.grid import no_autocast
 from idd_seg.ops.validation import require_at_least
 
@@ -38,6 +39,21 @@ def spatial_divergence(student: Tensor, teacher: Tensor, temperature: float) -> 
     theirs = F.log_softmax(teacher.flatten(2) / temperature, dim=2)
     total = F.kl_div(ours, theirs, reduction="sum", log_target=True)
     return total * (temperature**2 / (student.shape[0] * student.shape[1]))
+
+
+def masked_divergence(student: Tensor, teacher: Tensor, mask: Tensor, valid: Tensor, temperature: float) -> Tensor:
+    """Return, for each channel, the divergence (N, K) of the distributions of masked logits, times T^2.
+
+    Args:
+        student, teacher: (N, K, h, w), of one precision and grid.
+        mask: (N, K, P), 0 to 1, that the logits are multiplied by: where it is 0 they take part as zeros.
+        valid: (N, P) bool, positions that take part.
+
+    Returns:
+        0 where an image has no valid position.
+    """
+    ours, theirs = (log_shares(x.flatten(2) * mask / temperature, valid[:, None], 2) for x in (student, teacher))
+    return temperature**2 * (theirs.exp() * (theirs - ours)).sum(2)
 
 
 def divergence(true: Tensor, found: Tensor) -> Tensor:
