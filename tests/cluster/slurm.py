@@ -21,7 +21,7 @@ ACCOUNTING = ("slurmdbd", "mariadbd", "mariadb-install-db")
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge", "slurmdbd", "mariadb-server", "iproute2")
 NODES = ("iddn1", "iddn2")
 HOSTS = Path("/etc/hosts")
-MARK = "# idd-seg test cluster"
+MARK = f"# idd-seg test cluster of process {os.getpid()}"
 
 CONFIGURATION = """\
 ClusterName=test
@@ -153,17 +153,17 @@ class Cluster:
 
     def _start_accounting(self) -> None:
         data = self.folder / "mysql"
-        subprocess.run(["install", "-d", "-o", "mysql", "-g", "mysql", str(data)], check=True)
-        install = ("mariadb-install-db", "--no-defaults", "--user=mysql", f"--datadir={data}", "--skip-test-db")
+        data.mkdir()
+        install = ("mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data}", "--skip-test-db")
         subprocess.run(
-            ["mariadb-install-db", *install, "--auth-root-authentication-method=normal"],
+            [*install, "--auth-root-authentication-method=normal"],
             check=True,
             capture_output=True,
         )
         small = ("--skip-networking", "--innodb-buffer-pool-size=64M", "--innodb-lock-wait-timeout=900")
         # The socket's path may have 107 characters at most.
         sock = f"/tmp/idd-seg-{os.getpid()}.sock"
-        self._spawn("mariadbd", "--no-defaults", "--user=mysql", f"--datadir={data}", f"--socket={sock}", *small)
+        self._spawn("mariadbd", "--no-defaults", "--user=root", f"--datadir={data}", f"--socket={sock}", *small)
         _until(lambda: Path(sock).exists(), 60, "mariadbd")
         text = DATABASE.format(host=self.host, port=self.ports[3], folder=self.folder)
         (self.folder / "slurmdbd.conf").write_text(text)

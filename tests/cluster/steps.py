@@ -39,6 +39,15 @@ class Steps(L.Callback):
                 file.write(f"{trainer.global_step},{restart}\n")
 
 
+class Stuck(L.Callback):
+    """Makes a first step that takes longer than any notice."""
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        until = time.monotonic() + 900
+        while time.monotonic() < until:
+            time.sleep(1)
+
+
 def made(folder: Path) -> list[int]:
     """Return the numbers of the steps that the run in a folder has made, in order, repeated ones too."""
     try:

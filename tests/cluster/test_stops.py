@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
 
 TERMINAL = ("srun", "submitit")
 EVERY = 5  # optimizer steps between two checkpoints where a node is lost, which gives no notice
-STOPS = ("time limit", "pre-emption", "pre-emption with grace", "requeue", "node failure", "cancel", "ctrl-C")
+STOPS = ("pre-emption", "pre-emption with grace", "requeue", "node failure", "cancel", "ctrl-C", "time limit")
 IMPOSSIBLE = {
     **{(way, "ctrl-C"): "no terminal waits" for way in ("train.sbatch", "sweep.sbatch", "multinode.sbatch")},
     ("srun", "requeue"): "SLURM requeues batch jobs alone",
@@ -131,6 +131,30 @@ def test_nothing_is_lost(
     same, lost = table[way, stop]
     assert same
     assert lost <= (2 * EVERY if stop == "node failure" else 0)
+
+
+def test_a_job_that_comes_no_further_is_put_back_no_more(slurm: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "scripts").symlink_to(TOP / "scripts")
+    way = Way("train.sbatch", slurm, tmp_path / "run")
+    way.more = ("max_idle_restarts=1", "+callbacks.stuck={_target_: tests.cluster.steps.Stuck}")
+    way.start()
+    for restarts in range(2):
+        wait(lambda n=restarts: starts(way) > n, 300, f"start {restarts}")  # type: ignore[misc]
+        slurm.run("scontrol", "requeue", *way.jobs)
+    wait(lambda: starts(way) > 2, 300, "the last start")
+    wait(way.ended, 120, "it ends")
+    log = (tmp_path / "train.sbatch.log").read_text()
+    assert len([line for line in log.splitlines() if line.startswith("error: ")]) == 1, log
+    assert f"error: SLURM has put job {way.jobs[0]} back 2 times" in log
+    assert "Traceback" not in log
+
+
+def starts(way: Way) -> int:
+    """Return how often a run has looked how far it had come."""
+    try:
+        return int(json.loads((way.folder / "restarts.json").read_text())["restarts"]) + 1
+    except FileNotFoundError:
+        return 0
 
 
 def _cell(item: pytest.Item) -> str | None:

@@ -60,8 +60,8 @@ def test_each_job_has_a_state_a_reason_and_a_log(tmp_path: Path, capsys: pytest.
         task(4, tmp_path, returned(JobStatus.FAILED, Pruned("worse than the median"))),
     ]
 
-    def look(jobs: Sequence[str]) -> Mapping[str, JobState]:
-        return {job: JobState("CANCELLED", "by 1000") for job in jobs}
+    def look(tasks: Sequence[Task]) -> Mapping[str, JobState]:
+        return {task.job.job_id: JobState("CANCELLED", "by 1000") for task in tasks}
 
     results = conclude(wait_for(tasks, look), tmp_path)
     with (tmp_path / "jobs.csv").open() as file:
@@ -87,7 +87,7 @@ def test_a_job_that_is_put_back_is_waited_for(tmp_path: Path) -> None:
     one = task(0, tmp_path)
     answers = iter(["RUNNING", "PREEMPTED", "PENDING", "RUNNING"])
 
-    def look(jobs: Sequence[str]) -> Mapping[str, JobState]:
+    def look(tasks: Sequence[Task]) -> Mapping[str, JobState]:
         state = next(answers, None)
         if state is None:
             one.job.paths.result_pickle.write_bytes(pickle.dumps(returned(JobStatus.COMPLETED, 1.0)))

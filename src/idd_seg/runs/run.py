@@ -24,6 +24,7 @@ from idd_seg.runs.restarts import refuse_without_progress
 from idd_seg.runs.stopping import stoppable
 from idd_seg.runs.teacher import draft_of, trained
 
+FAILED, FINISHED = "", "finished"  # in place of a configuration: there is no run
 GONE = "idd_seg/gone/{}"  # process {} has seen that there is no run
 _met: list[Any] = []  # the store, once the others have been met
 
@@ -46,6 +47,8 @@ def _run(cfg: DictConfig, rank_info: RankInfo | None) -> float:
     with run_lock(cfg, None if checked is None else checked.files) as finished:
         if finished is not None:
             print(f"run folder: {cfg.run_dir}: finished already, best mIoU {100 * finished:.2f}; nothing to do")
+            if rank_info is not None:
+                dismiss(rank_info, FINISHED)
             return finished
         checked = checked or preflight(cfg, _files_of)
         refuse_without_progress(Path(cfg.run_dir), _checkpoints(cfg, checked), cfg.max_idle_restarts)
@@ -66,11 +69,11 @@ def _checkpoints(cfg: DictConfig, checked: Checked) -> list[Path]:
     return [folder / "checkpoints" / f"{LAST}.ckpt" for folder in folders]
 
 
-def dismiss(rank_info: RankInfo) -> None:
-    """Tell the other processes that rank 0, which failed before it led them, has no run for them."""
+def dismiss(rank_info: RankInfo, why: str = FAILED) -> None:
+    """Tell the other processes that rank 0 has no run for them: it failed before it led, or the run is finished."""
     if not _met:
         store = meet(rank_info)
-        store.set(CONFIG, "")
+        store.set(CONFIG, why)
         store.wait([GONE.format(rank) for rank in range(1, rank_info.world)], MEETING)
 
 
@@ -78,15 +81,17 @@ def follow(rank_info: RankInfo) -> None:
     """Take part in a run that rank 0 leads.
 
     Raises:
-        SystemExit: with exit code 1, if there is none; rank 0 says why.
+        SystemExit: with exit code 1, if rank 0 failed before it led; it says why.
     """
     with stoppable(), peers_explained():
         store = meet(rank_info)
         text = config_of(store)
-        if not text:
+        if text in (FAILED, FINISHED):
             store.set(GONE.format(rank_info.rank), "")
+            if text == FINISHED:
+                return
             raise SystemExit(1)
-        take_part(OmegaConf.create(text), store, rank_info)
+        take_part(OmegaConf.create(text), store, rank_info)  # type: ignore[arg-type]
 
 
 def take_part(cfg: DictConfig, store: Any, rank_info: RankInfo, checked: Checked | None = None) -> float:
@@ -105,12 +110,12 @@ def _lead(cfg: DictConfig, checked: Checked, rank_info: RankInfo) -> float:
     with peers_explained():
         store = meet(rank_info)
         _met.append(store)
-        text = ""
+        text = FAILED
         try:
             _find_teacher(cfg, checked)
             text = OmegaConf.to_yaml(cfg, resolve=True)
         finally:
-            store.set(CONFIG, text)  # empty: they need not wait for a run that will not come
+            store.set(CONFIG, text)  # in any case: they need not wait for a run that will not come
         return take_part(cfg, store, rank_info, checked)
 
 

@@ -55,9 +55,10 @@ def states_of(jobs: Iterable[str]) -> dict[str, JobState]:
         return {}
     found = parse(listed)
     if any(job not in found for job in wanted):
-        words = ("--noheader", "--parsable2", "--allocations", "--array", f"--jobs={arrays}", "--format=JobID,State")
+        words = ("--noheader", "--parsable2", "--allocations", f"--jobs={arrays}", "--format=JobID,State")
         found = {**parse(_ask("sacct", *words) or ""), **found}
-    return {job: found.get(job, GONE) for job in wanted}
+    # Of an array that was cancelled before it began the accounting has one line for all its jobs.
+    return {job: found.get(job) or found.get(job.partition("_")[0], GONE) for job in wanted}
 
 
 def parse(text: str) -> dict[str, JobState]:

@@ -35,7 +35,7 @@ from idd_seg.distributed.environment import restarts
 from idd_seg.errors import ConfigError, JobFailed, Pruned, UserError
 from idd_seg.ops.private_api import job_result
 from idd_seg.sweeps import slurm_queue
-from idd_seg.sweeps.submitit_results import Look, Task, conclude, local_states, wait_for
+from idd_seg.sweeps.submitit_results import Look, Task, conclude, local_states, slurm_states, wait_for
 
 RESUME = "resume"
 FOLDER, TIMES = "submitit_folder", "max_num_timeout"
@@ -149,7 +149,7 @@ class Local(_Resuming, LocalLauncher):  # type: ignore[misc]
 class Slurm(_Resuming, SlurmLauncher):  # type: ignore[misc]
     """Jobs of SLURM."""
 
-    look = staticmethod(slurm_queue.states_of)
+    look = staticmethod(slurm_states)
     cancel = "scancel"
 
 

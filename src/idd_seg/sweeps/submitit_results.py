@@ -18,7 +18,7 @@ from submitit.core.utils import pickle_load
 
 from idd_seg.errors import JobFailed, Pruned, printable
 from idd_seg.ops.private_api import job_result
-from idd_seg.sweeps.slurm_queue import JobState
+from idd_seg.sweeps.slurm_queue import JobState, states_of
 
 FILE = "jobs.csv"
 FIRST, LONGEST = 2.0, 30.0  # seconds between two questions to the queue, at first and in the end
@@ -26,7 +26,7 @@ FIRST, LONGEST = 2.0, 30.0  # seconds between two questions to the queue, at fir
 LATE, PUT_BACK = 20.0, 120.0
 PASSING = ("PREEMPTED", "NODE_FAIL", "BOOT_FAIL")
 
-Look = Callable[[Sequence[str]], Mapping[str, JobState]]
+UNKNOWN = JobState("RUNNING", "the queue does not answer")
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,9 @@ class Task:
         """Return what the job has written to its error stream, or its output where there is none."""
         paths = self.job.paths
         return Path(paths.stderr if paths.stderr.is_file() else paths.stdout)
+
+
+Look = Callable[[Sequence[Task]], Mapping[str, JobState]]
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,15 @@ class Ended:
         return [printable(word) for word in words]
 
 
-def local_states(jobs: Sequence[str]) -> dict[str, JobState]:
-    """Return nothing: there is no queue on this machine, and its processes are asked themselves."""
-    return {}
+def local_states(tasks: Sequence[Task]) -> dict[str, JobState]:
+    """Return the states of jobs that are processes of this machine."""
+    running = {task.job.job_id: task.job.get_info()["jobState"] == "RUNNING" for task in tasks}
+    return {job: JobState("RUNNING" if runs else "ENDED") for job, runs in running.items()}
+
+
+def slurm_states(tasks: Sequence[Task]) -> dict[str, JobState]:
+    """Return the states of jobs of SLURM; empty if it does not answer."""
+    return states_of([task.job.job_id for task in tasks])
 
 
 def wait_for(tasks: Sequence[Task], look: Look) -> list[Ended]:
@@ -74,22 +83,15 @@ def wait_for(tasks: Sequence[Task], look: Look) -> list[Ended]:
         for number in [n for n, task in waiting.items() if _has_result(task)]:
             ended[number] = _told(_read(waiting.pop(number)))
         if waiting and time.monotonic() >= asked + pause:
-            states = look([task.job.job_id for task in waiting.values()])
+            states = look(list(waiting.values()))
             asked, pause = time.monotonic(), min(pause * 1.5, LONGEST)
             for number, task in list(waiting.items()):
-                state = states.get(task.job.job_id) or _of_process(task)
+                state = states.get(task.job.job_id, UNKNOWN)
                 if _is_lost(state, number, seen) and not _has_result(task):
                     ended[number] = _told(_lost(waiting.pop(number), state))
         if waiting:
             time.sleep(min(1.0, pause))
     return [ended[task.number] for task in tasks]
-
-
-def _of_process(task: Task) -> JobState:
-    """Return the state of a job that is a process of this machine; a job of SLURM is then not known to have ended."""
-    process = getattr(task.job, "_process", None)
-    code = None if process is None else process.poll()
-    return JobState("RUNNING") if code is None else JobState("ENDED")
 
 
 def _is_lost(state: JobState, number: int, seen: dict[int, float]) -> bool:
