@@ -61,7 +61,7 @@ MISTAKES = [
     (["trainer.max_stepz=3"], "did you mean 'trainer.max_steps'?"),
     (["datta=voc"], "did you mean 'data'?"),
     (["student=r19"], "there is no student=r19; did you mean 'r18'?"),
-    (["loss=[ce,idx]"], "there is no loss=idx; did you mean 'idd'? The choices are adversarial, at, ce, cirkd,"),
+    (["loss=[ce,idx]"], "there is no loss=idx; did you mean 'idd'? The choices are adversarial, afdcd, apd, at,"),
     (["loss=ce", "loss.idd_weight=1"], "it is one of loss=idd, which is not chosen"),
     (
         ["data.root=/x"],
