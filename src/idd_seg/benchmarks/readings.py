@@ -107,7 +107,8 @@ class AttentionReading(nn.Module):
         ours = self.connector(self.refined(self.layers[0], scene.student))
         with torch.no_grad():
             theirs = self.refined(self.layers[1], scene.teacher)
-        return (ours / torch.norm(ours) - theirs / torch.norm(theirs)).pow(2).sum() / len(ours)
+        apart: Tensor = (ours / torch.norm(ours) - theirs / torch.norm(theirs)).pow(2).sum()
+        return apart / len(ours)
 
 
 class PixelToCentreReading(nn.Module):
@@ -119,7 +120,7 @@ class PixelToCentreReading(nn.Module):
         for x in (scene.student, scene.teacher):
             x = F.normalize(x, 2, 1)
             centres = []
-            for k in labels.unique().tolist():
+            for k in torch.unique(labels).tolist():
                 if k == 255:
                     continue
                 at = (labels == k).float().nonzero()
