@@ -12,10 +12,10 @@ export OMP_WAIT_POLICY ?= passive
 export GOMP_SPINCOUNT ?= 1000
 export IDD_SEG_CACHE ?= $(CURDIR)/outputs/cache
 
-.PHONY: help setup demo evidence test test-full lint bench dist clean
+.PHONY: help setup demo evidence test test-full test-cluster lint bench dist clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## make .venv and install the project with what its tests need
 
@@ -47,6 +47,9 @@ test: setup lint ## the quick tests, with ruff and mypy (about 10 minutes on 2 c
 
 test-full: setup lint ## all tests, the slow ones too
 	$(PY) -m pytest
+
+test-cluster: setup ## runs on a real SLURM of its own, stopped in every way (root; installs Debian's packages; about an hour on 2 cores)
+	IDD_SEG_TEST_CLUSTER=1 $(PY) -m pytest tests/cluster
 
 lint: setup ## ruff and mypy
 	$(VENV)/bin/ruff check .

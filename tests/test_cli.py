@@ -204,16 +204,21 @@ def test_an_output_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_no_weights_offline_says_what_to_do_at_once(tmp_path: Path) -> None:
     env = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
-    result = run("train", *TINY, "loss=ce", "student=r18", "pretrained=true", cwd=tmp_path, env=env)
+    result = run("train", *TINY, "loss=ce", "student=r18", "student.pretrained=true", cwd=tmp_path, env=env)
     message = clean_error(result)
     assert "student.weights=PATH" in message
-    assert "pretrained=false" in message
+    assert "student.pretrained=false" in message
+
+
+def test_a_folder_whose_name_is_a_number_is_that_folder(tmp_path: Path) -> None:
+    message = clean_error(run_here("train", "data=folder", "data.root=1e3", cwd=tmp_path))
+    assert "'1e3/classes.yaml'" in message
 
 
 def test_a_network_that_nobody_has_weights_of_says_so(tmp_path: Path) -> None:
     message = clean_error(run_here("train", *TINY, "loss=ce", "student=small", "pretrained=true", cwd=tmp_path))
     assert "there are no ImageNet weights for backbone 'resnet18' with student.options={'stem_type': 'deep'" in message
-    assert "train from scratch with pretrained=false" in message
+    assert "train from scratch with student.pretrained=false" in message
 
 
 @pytest.mark.parametrize("command", ["evaluate", "train", "predict", "export"])

@@ -396,6 +396,15 @@ def test_torchrun_makes_one_run(own: Family) -> None:
 
 
 @pytest.mark.slow
+def test_a_finished_run_under_torchrun_is_left_by_all(own: Family) -> None:
+    for expected in ("step 3/3", "nothing to do"):
+        result = torchrun(own, *CE, "trainer.accelerator=cpu", "hydra.run.dir=run", "resume=auto")
+        assert result.returncode == 0, result.stderr
+        assert expected in result.stdout
+        assert not own.alive()
+
+
+@pytest.mark.slow
 def test_a_bad_option_under_torchrun_is_one_error(own: Family) -> None:
     result = torchrun(own, *CE, "optimizer.lrr=1")
     assert result.returncode != 0

@@ -222,7 +222,7 @@ def network(width: int) -> Segmenter:
     return Segmenter("resnet18", partial(PSPHead), 11, options=options)
 
 
-def shapes() -> Shapes:
+def shapes(**changes: Any) -> Shapes:
     return Shapes(
         size=(32, 32),
         scene_seed=0,
@@ -236,6 +236,7 @@ def shapes() -> Shapes:
         mean=[0.5] * 3,
         std=[0.2] * 3,
         batch_size=4,
+        **changes,
     )
 
 

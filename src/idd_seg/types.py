@@ -15,7 +15,8 @@ class Batch:
 
     Attributes:
         image: (N, 3, H, W); uint8 RGB as the loader gives it, float32 and normalised once on the device.
-        label: (N, H, W) int64 class ids; `ignore_index` where a pixel takes no part.
+        label: (N, H, W) int64 class ids; `ignore_index` where a pixel takes no part. Of a picture without labels
+            0 on the photograph, which is no class there, and `ignore_index` on the padding.
         box: (N, 4) float32, left, top, right and bottom of the picture as fractions of the original
             photograph. Left and right are exchanged where the picture was mirrored; a value below 0 or above 1
             means padding beyond the photograph.
@@ -24,6 +25,7 @@ class Batch:
             run. None where every step shows something new.
         colours: (N, 4) float32, factors of brightness, contrast and saturation and the turn of the hue, that the
             device applies; None where the colours are as they are to be.
+        labelled: the first so many pictures have labels, those behind them none; None where all have.
     """
 
     image: Tensor
@@ -32,6 +34,7 @@ class Batch:
     names: list[str]
     views: list[int] | None = None
     colours: Tensor | None = None
+    labelled: int | None = None
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device; a GPU copies in its own time what lies in pinned memory."""

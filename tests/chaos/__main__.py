@@ -16,8 +16,9 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests.chaos import faults, groups, inputs, signs
+from tests.chaos.folders import folders
 from tests.chaos.kills import PLAIN, RICH, kills, moments, reference
-from tests.chaos.options import options
+from tests.chaos.options import options, spellings
 from tests.chaos.outcome import Outcome, as_json, markdown
 
 Lane = Callable[[Path], Iterator[Outcome]]
@@ -39,6 +40,7 @@ def faulty(seed: int, short: bool) -> Lane:
     def lane(folder: Path) -> Iterator[Outcome]:
         for subject in inputs.subjects(folder):
             yield from inputs.mutate(subject, 6 if short else 60, seed)
+        yield from folders(folder / "drawn", seed, 40 if short else 400)
         expected = reference(PLAIN, folder, "whole")
         if short:
             yield from faults.damaged_checkpoints(folder, expected)
@@ -49,6 +51,7 @@ def faulty(seed: int, short: bool) -> Lane:
         yield from faults.two_runs(folder)
         yield from faults.workers(folder)
         yield from options(folder, seed, 100)
+        yield from spellings(folder, seed, 60)
         yield from groups.standing_still(folder)
 
     return lane

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,15 @@ RICH = (
 NOT_TIMED = ("train/images_per_s", "train/data_wait")
 
 
+Log = tuple[tuple[str, ...], ...]
+
+
 @dataclass(frozen=True)
 class Result:
     """What is equal in two runs that are the same."""
 
     weights: str
-    log: tuple[tuple[str, ...], ...]
+    log: Log
 
 
 def result_of(run: Path, steps: int = STEPS) -> Result:
@@ -135,6 +139,15 @@ def _stop(group: str, options: tuple[str, ...], folder: Path, name: str, moment:
     return outcome
 
 
+def difference(expected: Log, found: Log) -> str:
+    """Return the first rows of two logs that differ."""
+    for one, other in zip_longest(expected, found):
+        if one != other:
+            cells = sorted({*(one or ()), *(other or ())} - ({*(one or ())} & {*(other or ())}))
+            return f"another log, of {len(found)} rows for {len(expected)}: {(one or other or ())[:2]}, {cells}"
+    return "the same log"
+
+
 def _await(child: Child, moment: Moment) -> bool:
     """Wait for the moment; tell whether the run still goes on."""
     reached: Callable[[], bool] = {
@@ -167,5 +180,5 @@ def _end(group: str, options: tuple[str, ...], folder: Path, name: str, expected
         outcome.bad, outcome.note = "unexplained", child.text[-2000:]
     elif (found := result_of(folder / name)) != expected:
         outcome.bad = "wrong"
-        outcome.note = "other weights" if found.weights != expected.weights else "another log"
+        outcome.note = "other weights" if found.weights != expected.weights else difference(expected.log, found.log)
     return outcome

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections.abc import Iterator
 from pathlib import Path
+
+from lightning import Trainer
 
 from idd_seg import train
 from tests.chaos.child import start
@@ -53,6 +56,26 @@ GROUPS = ("teacher", "student", "loss", "optimizer", "logger", "speed", "trainer
 CHOICES = ("x", "''", "[]", "[x]", "../x", "${seed}", "none", "default")
 
 
+TRAINER = tuple(name for name in inspect.signature(Trainer.__init__).parameters if name != "self")
+# What shells and people write, and Hydra's grammar reads in another way or not at all.
+ODD = ("a=b", "a[b", "a(b", "a#b", "~/x", "a b", "é", "a,b", "a:b", "{a", "'a", "a\\\\b", "$x", "lr=0.1", "1e3", "@x")
+PLACES = ("data.root", "name", "student.weights", "teacher.checkpoint", "hydra.run.dir", "resume")
+TYPOS = ("lr", "epochs", "batch_size", "data.bath_size", "loss.id_weight", "trainer.max_epoch", "student.pretraind")
+
+
+def spellings(folder: Path, seed: int, number: int) -> Iterator[Outcome]:
+    """Give an option of Lightning's Trainer, an odd text, or a name that is not there."""
+    rng = random.Random(f"{seed}/spellings")
+    for index in range(number):
+        kind = index % 3
+        option = f"{rng.choice(TYPOS)}={rng.choice(VALUES)}"
+        if kind == 0:
+            option = f"+trainer.{rng.choice(TRAINER)}={rng.choice(VALUES)}"
+        elif kind == 1:
+            option = f"{rng.choice(PLACES)}={rng.choice(ODD)}"
+        yield _tried("spellings of options", folder, f"spellings{index}", option)
+
+
 def options(folder: Path, seed: int, number: int) -> Iterator[Outcome]:
     """Train a step with an odd value of a random option, so many times."""
     rng = random.Random(seed)
@@ -60,13 +83,15 @@ def options(folder: Path, seed: int, number: int) -> Iterator[Outcome]:
         option = f"{rng.choice(KEYS)}={rng.choice(VALUES)}"
         if index % 5 == 4:
             option = f"{rng.choice(GROUPS)}={rng.choice(CHOICES)}"
-        name = f"options{index}"
-        arguments = [*PLAIN, *QUICK, f"hydra.run.dir={name}", option]
-        child = start(train, arguments, folder, f"{name}.log")
-        code = child.wait(60)
-        outcome = Outcome("options", option, noticed=code == 1, note=f"exit code {code}")
-        if code is None:
-            outcome.bad = "hang"
-        elif not child.explained:
-            outcome.bad, outcome.note = "unexplained", child.text[-2000:]
-        yield outcome
+        yield _tried("options", folder, f"options{index}", option)
+
+
+def _tried(group: str, folder: Path, name: str, option: str) -> Outcome:
+    child = start(train, [*PLAIN, *QUICK, f"hydra.run.dir={name}", option], folder, f"{name}.log")
+    code = child.wait(60)
+    outcome = Outcome(group, option, noticed=code == 1, note=f"exit code {code}")
+    if code is None:
+        outcome.bad = "hang"
+    elif not child.explained:
+        outcome.bad, outcome.note = "unexplained", child.text[-2000:]
+    return outcome

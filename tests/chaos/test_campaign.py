@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.chaos.folders import COUNT, Drawn, classes, photograph, read, write
 from tests.chaos.kills import moments
 from tests.chaos.outcome import Outcome, rows
 
@@ -48,3 +49,13 @@ def test_the_table_counts_what_went_wrong() -> None:
         ["b", "1", "0", "0", "0", "0", "1", "0"],
         ["all", "3", "1", "1", "2", "1", "1", "0"],
     ]
+
+
+def test_swapped_masks_are_seen(tmp_path: Path) -> None:
+    drawn = Drawn(tmp_path, [f"p{i}" for i in range(COUNT)])
+    for number in range(COUNT):
+        write(drawn.image(number), photograph(number))
+        write(drawn.mask(number), classes(number))
+    assert read(drawn) == []
+    write(drawn.mask(0), classes(1))
+    assert read(drawn) == [f"{drawn.image(0)}: not the mask of photograph 0"]

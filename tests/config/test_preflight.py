@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from idd_seg.config import option_types
+from idd_seg.config import option_types, preflight
+from tests.config.test_composition import compose
 from tests.helpers import TINY, clean_error, run_here
 
 
@@ -79,3 +80,12 @@ def test_each_option_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert done.returncode == 0, done.stderr
     assert looks["data.batch_size"] == looks["trainer.max_steps"] == looks["loss.ce.weight"] == 1
     assert {name: number for name, number in looks.items() if number > 1 and name not in lists} == {}
+
+
+def test_weights_of_another_normalisation_are_told(recwarn: pytest.WarningsRecorder) -> None:
+    wanted = ["data.mean=[0.5,0.5,0.5]", "data.std=[0.5,0.5,0.5]"]
+    for options in (["student=lite0", *wanted], ["student=r18"], ["student=lite0", "student.pretrained=false"]):
+        preflight._look_at_normalisation(compose("train", "data=voc", "pretrained=true", *options))
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match=r"'data\.mean=\[0\.5,0\.5,0\.5\]' 'data\.std=\[0\.5,0\.5,0\.5\]'"):
+        preflight._look_at_normalisation(compose("train", "data=voc", "pretrained=true", "student=lite0"))

@@ -186,6 +186,33 @@ def test_several_suffixes_are_refused_until_one_is_chosen(root: Path) -> None:
     assert list(found(data).values()) == [f"masks/train/{name}_labelIds.png" for name in NAMES]
 
 
+@pytest.mark.parametrize("ends", [("_image", "_mask"), ("_leftImg8bit", "_gtFine_labelIds"), ("_rgb", "")])
+def test_words_of_the_photographs_give_way_to_those_of_the_masks(
+    root: Path, ends: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind, end, ending in (("images", ends[0], "jpg"), ("masks", ends[1], "png")):
+        for path in list((root / kind / "train").iterdir()):
+            path.rename(path.with_name(f"{path.stem}{end}.{ending}"))
+    wanted = {f"images/train/{name}{ends[0]}.jpg": f"masks/train/{name}{ends[1]}.png" for name in NAMES}
+    assert found(folder(root)) == wanted
+    assert f"with '{ends[1]}' in place of '{ends[0]}' (data.image_suffix={ends[0]} data.label_suffix=" in (
+        capsys.readouterr().out
+    )
+    assert found(folder(root, image_suffix=ends[0], label_suffix=ends[1])) == wanted
+    assert found(folder(root, image_suffix=ends[0])) == wanted
+    with pytest.raises(DataError, match=r"have no mask of the same name.*data\.image_suffix"):
+        folder(root, image_suffix="").make_source("train")
+
+
+def test_numbers_never_give_way(root: Path) -> None:
+    """p_1 and q_1 are not the photographs of p_2 and q_2."""
+    for kind, ending, number in (("images", "jpg", 1), ("masks", "png", 2)):
+        for path in list((root / kind / "train").iterdir()):
+            path.rename(path.with_name(f"{path.stem}_{number}.{ending}"))
+    with pytest.raises(DataError, match="have no mask of the same name"):
+        folder(root).make_source("train")
+
+
 def test_the_same_name_goes_before_a_suffix(root: Path) -> None:
     for name in NAMES:
         put(root / "masks" / "train" / f"{name}_instances.png", "mask")
@@ -200,7 +227,7 @@ def test_a_suffix_that_only_some_have_is_no_suffix(root: Path) -> None:
 
 
 def test_runs_of_before_resume_with_the_new_option() -> None:
-    assert with_table({"a": 1, "label_suffix": "auto"}) == {"a": 1}
+    assert with_table({"a": 1, "label_suffix": "auto", "image_suffix": "auto"}) == {"a": 1}
     assert with_table({"a": 1, "label_suffix": "_mask"}) == {"a": 1, "label_suffix": "_mask"}
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from PIL import Image
 
 from idd_seg.data.shapes import Shapes
 from idd_seg.models.teacher import FrozenTeacher
@@ -46,3 +49,19 @@ def test_what_changes_nothing_shares(option: str) -> None:
 def test_other_pictures_are_kept_apart() -> None:
     """A picture more, and all behind it would be taken for others."""
     assert identity(pictures=9) != identity(pictures=10)
+
+
+def test_other_pictures_without_labels_are_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+
+    def with_more() -> str:
+        data = shapes(unlabelled="*.png")
+        cfg = compose("train", *FOREIGN, "data.frozen_epochs=2")
+        data.frozen_epochs = 2
+        return assemble.cache_of(cfg, data, {}, FrozenTeacher(network(8), {"path": "x", "sha256": "0"})).identity
+
+    first = with_more()
+    assert with_more() == first
+    Image.new("RGB", (32, 32)).save(tmp_path / "b.png")
+    assert with_more() != first

@@ -25,6 +25,8 @@ ALL = sorted(path.stem for path in (CONF / "student").glob("*.yaml"))
 STUDENTS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ALL]
 # With output_stride=8 of the shared options unless their file says otherwise.
 STRIDES = {
+    "lite0": 16,
+    "lite2": 16,
     "mbv3_large": 16,
     "mbv3_small": 16,
     "convnext_atto": 32,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from types import ModuleType
 
@@ -71,11 +72,15 @@ def test_a_stopped_job_goes_back_to_the_queue_and_on_in_its_folder(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_job_whose_process_dies_is_told_with_the_place_of_its_log(tmp_path: Path) -> None:
-    message = clean_error(sweep(tmp_path, LOCAL, "x=1,2,3", "mode=kill_once"))
-    assert "ended without a result" in message
+def test_a_job_whose_process_dies_is_named_with_its_log_and_the_others_finish(tmp_path: Path) -> None:
+    result = sweep(tmp_path, LOCAL, "x=1,2,3", "mode=kill_once")
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    (message,) = [line for line in result.stderr.splitlines() if line.startswith("error: job ")]
+    assert "job 2 (x=3 mode=kill_once)" in message
     assert "sweep/.submitit" in message
-    assert len(list(tmp_path.glob("sweep/*/starts"))) == 3
+    with (tmp_path / "sweep" / "jobs.csv").open() as file:
+        assert [row["state"] for row in csv.DictReader(file)] == ["finished", "finished", "ended"]
 
 
 def test_jobs_that_do_not_fit_the_gpus_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and SIGUSR1: a run ends between two steps, with a checkpoint from which it can go on."""
+"""SIGTERM, SIGINT, SIGUSR1 and SIGUSR2: a run ends between two steps, with a checkpoint from which it can go on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from idd_seg.ops import private_api
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
+# By which systems stop a run: SLURM sends what `--signal` names, and submitit has it send SIGUSR2.
+STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+SIGNALS = (signal.SIGINT, *STOPPING)
 
 SAME = 3.0  # seconds
 SAME_KEY = 0.5  # of ctrl-C, which an impatient user presses twice

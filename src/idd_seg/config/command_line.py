@@ -73,9 +73,26 @@ OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True)
 SHORT = {"compare": {"teacher": "teacher.checkpoint"}}
 
 
+# Options whose value is a text, by the last part of their names: Hydra would take `data.root=1e3` for 1000.0.
+TEXTS = (
+    *("root", "name", "classes", "weights", "checkpoint", "dir", "run_dir", "output_dir", "cache_dir"),
+    *("input", "output"),
+)
+
+
 def _in_full(word: str, config_name: str) -> str:
     name, sign, value = word.partition("=")
+    if name.split(".")[-1] in TEXTS and _is_number(value):
+        value = f"'{value}'"
     return f"{SHORT.get(config_name, {}).get(name, name)}{sign}{value}"
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _choices(config_name: str) -> str:

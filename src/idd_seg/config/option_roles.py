@@ -10,10 +10,12 @@ from typing import Any
 
 # Of `data`: how samples are loaded and counted. Neither a sample nor what is learnt from it depends on them.
 LOADING = ("num_workers", "timeout_s", "cache", "cache_dir", "counts")
+# Of `data`: pictures without labels, which a teacher is not trained on. Which they are is told by their files.
+UNLABELLED = ("unlabelled", "unlabelled_share", "teacher_labels")
 # Of `data`: what neither the pixels nor the labels of a training sample depend on.
-NOT_IN_A_PICTURE = (*LOADING, "batch_size", "eval_batch_size", "recipe")
+NOT_IN_A_PICTURE = (*LOADING, *UNLABELLED, "batch_size", "eval_batch_size", "recipe")
 # Of `data`: what a teacher's weights do not depend on; its seed stands in its own plan.
-NOT_IN_A_TEACHER = (*LOADING, "eval_batch_size", "seed", "val_length", "test_length", "recipe")
+NOT_IN_A_TEACHER = (*LOADING, *UNLABELLED, "eval_batch_size", "seed", "val_length", "test_length", "recipe")
 
 # Of `teacher`: what the outputs of its network do not depend on, once its file is known by its hash.
 NOT_IN_AN_OUTPUT = ("name", "checkpoint", "training")
@@ -30,6 +32,7 @@ TEACHER_CALLBACKS = ("checkpoint", "last", "throughput", "progress", "sample_gal
 # What may change when a run resumes: where things lie, who watches, and how samples are loaded.
 MAY_CHANGE = (
     *("resume", "run_dir", "output_dir", "cache_dir", "logger", "callbacks", "name", "teacher_cache.folder"),
+    "max_idle_restarts",
     *("trainer.timeout_minutes", "trainer.max_time", *(f"data.{name}" for name in LOADING)),
 )
 

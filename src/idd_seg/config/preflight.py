@@ -27,10 +27,12 @@ from idd_seg.config.teacher_plan import (
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.data.pipeline.fingerprint import Fingerprint
 from idd_seg.data.pipeline.label_check import in_both, sample
+from idd_seg.data.unlabelled.checks import look_at_unlabelled
+from idd_seg.distillation.label_use import check_label_use
 from idd_seg.distillation.term_checks import check_terms, naming
 from idd_seg.errors import ConfigError, DataError, MissingDataError, UserError
 from idd_seg.losses.term import Term
-from idd_seg.models.pretrained.imagenet import pretrained_overlay
+from idd_seg.models.pretrained.imagenet import normalisation_of, pretrained_overlay
 from idd_seg.models.segmenter import Segmenter
 from idd_seg.models.teacher import FrozenTeacher
 
@@ -89,12 +91,14 @@ def preflight(cfg: DictConfig, files_of: FilesOf) -> Checked:
     terms = make_terms(cfg.loss, typed=False)
     check_terms(terms, has_teacher=cfg.teacher.name != "none")
     data = make_data(cfg, typed=False)
+    check_label_use(terms, data.teacher_labels, data.unlabelled_share, has_teacher=cfg.teacher.name != "none")
     if data.batch_size < 2:
         raise ConfigError("data.batch_size=1: the heads' BatchNorm over pooled maps needs at least 2 images")
     _find_files(data)
     _look_at_labels(data)
     student = _dry_student(cfg)
-    files = {split: data.fingerprint(split) for split in ("train", "val")}
+    _look_at_normalisation(cfg)
+    files = {split: data.fingerprint(split) for split in data.read_splits}
     if not needing(terms):
         return Checked(data, terms, files)
     teacher, teacher_run = _look_at_teacher(cfg, data, files["train"].digest, files_of)
@@ -122,7 +126,7 @@ def _look_at_labels(data: SegmentationDataModule) -> None:
     found = [finding for split in splits for finding in sample(data, split)]
     if fatal := [finding.text for finding in found if finding.fatal]:
         raise DataError(fatal[0])
-    for text in [*(finding.text for finding in found), in_both(data)]:
+    for text in [*(finding.text for finding in found), in_both(data), look_at_unlabelled(data)]:
         if text is not None:
             warnings.warn(text, stacklevel=2)
 
@@ -159,6 +163,21 @@ def _dry_student(cfg: DictConfig) -> Segmenter:
     if pretrained and isinstance(name, str):
         pretrained_overlay(name, pretrained, None, plain(cfg.student.get("options")))
     return network
+
+
+def _look_at_normalisation(cfg: DictConfig) -> None:
+    """Tell who starts from ImageNet weights that were trained on pictures of another mean and deviation."""
+    name, student = cfg.student.backbone, cfg.student
+    if not isinstance(name, str) or not (student.get("weights") or student.get("pretrained")):
+        return
+    wanted = normalisation_of(name)
+    if wanted is not None and wanted != (tuple(cfg.data.mean), tuple(cfg.data.std)):
+        mean, std = (f"[{','.join(f'{value:g}' for value in values)}]" for values in wanted)
+        warnings.warn(
+            f"the ImageNet weights of '{name}' were trained with mean {mean} and deviation {std}, and data.mean and "
+            f"data.std are others; take 'data.mean={mean}' 'data.std={std}'",
+            stacklevel=2,
+        )
 
 
 def _dry_network(node: DictConfig, where: str) -> Segmenter:

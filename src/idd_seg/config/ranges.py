@@ -76,6 +76,7 @@ RULES: dict[str, Rule] = {
     "scheduler.power": Rule(number(0, math.inf), "a number >= 0"),
     "trainer.timeout_minutes": Rule(number(0, above=True), f"a number, above 0 to {LARGEST:g}"),
     "measure_batches": Rule(whole(0), "a whole number >= 0"),
+    "max_idle_restarts": Rule(whole(0), "a whole number >= 0"),
     "compile": SWITCH,
     "pretrained": SWITCH,
     "trainer.sync_batchnorm": SWITCH,
@@ -88,6 +89,7 @@ RULES: dict[str, Rule] = {
 REQUIRED = (
     "seed",
     "measure_batches",
+    "max_idle_restarts",
     "trainer.timeout_minutes",
     *(key for key, rule in RULES.items() if rule in (STEPS, SHARE)),
 )

@@ -13,7 +13,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from idd_seg.config.option_roles import NOT_IN_A_TEACHER, TEACHER_CALLBACKS, TEACHER_TRAINER, without
+from idd_seg.config.option_roles import NOT_IN_A_TEACHER, TEACHER_CALLBACKS, TEACHER_TRAINER, UNLABELLED, without
 from idd_seg.data.pipeline.labels import with_table
 from idd_seg.errors import ConfigError, UserError, message_of
 
@@ -81,6 +81,9 @@ def teacher_config(cfg: DictConfig) -> DictConfig:
     with open_dict(own):
         own.seed, own.pretrained = plan.seed, plan.pretrained
         own.data.seed = plan.seed
+        for key in UNLABELLED:
+            if key in own.data:
+                own.data[key] = None if key != "unlabelled_share" else 0.0
         own.trainer.max_steps = plan.max_steps  # before what refers to it is resolved
         for group in ("loss", "optimizer", "scheduler"):
             own[group] = OmegaConf.to_container(own.teacher.training[group], resolve=True)
@@ -110,6 +113,7 @@ def in_teachers_words(error: UserError) -> UserError:
 
 # Of the teacher's own configuration, and of its student's run.
 _NAMES = (
+    (r"student\.pretrained(?=\b)", "teacher.training.pretrained"),
     (r"student\.", "teacher.model."),
     (r"(loss|optimizer|scheduler)\.", r"teacher.training.\1."),
     (r"trainer\.max_steps", "teacher.training.max_steps"),

@@ -12,7 +12,7 @@ from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.data.pipeline.decode import IMAGE_SUFFIXES
 from idd_seg.data.pipeline.files import Pair, PairSource, find_file, require_files, require_folder, walk
 from idd_seg.data.pipeline.list_file import LIST_SUFFIXES, read_pairs
-from idd_seg.data.pipeline.pairing import AUTO, fixed, matches, pair
+from idd_seg.data.pipeline.pairing import AUTO, Suffixes, fixed, matches, pair
 from idd_seg.errors import ConfigError, DataError, MissingDataError
 
 
@@ -28,6 +28,7 @@ class Folder(SegmentationDataModule):
             that name the masks. A mask that a pattern finds is no photograph.
         label_suffix: what a mask's name has in addition to its photograph's, such as `_mask`; `auto` takes the same
             name, or else the only suffix that fits all.
+        image_suffix: what a photograph's name has that its mask's has not, such as `_leftImg8bit`; `auto` likewise.
         classes: the class list that names, colours and values were read from; for messages.
         common: see `SegmentationDataModule`; `masks` says how masks are read.
 
@@ -43,6 +44,7 @@ class Folder(SegmentationDataModule):
         images: Mapping[str, str | None],
         labels: Mapping[str, str | None],
         label_suffix: str = AUTO,
+        image_suffix: str = AUTO,
         classes: str | None = None,
         **common: Any,
     ) -> None:
@@ -53,7 +55,7 @@ class Folder(SegmentationDataModule):
                 raise
             raise ConfigError(f"{error}; the colours stand in '{classes}'") from error
         self.root = Path(root).expanduser()
-        self.classes, self.label_suffix = classes, label_suffix
+        self.classes, self.suffixes = classes, Suffixes(image_suffix, label_suffix)
         if classes is not None:
             self.labels.remedy = f"add it to the class list '{classes}': as a class's value or colour, or to 'ignore'"
         self.images, self.label_patterns = dict(images), dict(labels)
@@ -146,15 +148,27 @@ class Folder(SegmentationDataModule):
             return [Pair(image, None) for image in images]
         below = self._base(pattern)
         base = find_file(self.root, str(base.relative_to(self.root))) or base
-        found, suffix = pair(
+        found, found_suffixes = pair(
             {path: path.relative_to(base) for path in images},
             {path: path.relative_to(below) for path in masks},
-            self.label_suffix,
+            self.suffixes,
             f"data.labels.{split}={pattern}",
         )
-        if suffix and self.label_suffix == AUTO:
-            self.say(f"data=folder: a mask is called as its photograph, with '{suffix}' (data.label_suffix={suffix})")
+        self._tell_suffixes(found_suffixes)
         return [Pair(image, mask) for image, mask in zip(images, found, strict=True)]
+
+    def _tell_suffixes(self, found: Suffixes) -> None:
+        label, image = (
+            f"data.{kind}_suffix={suffix}" if suffix else f"data.{kind}_suffix=''"
+            for kind, suffix in (("label", found.label), ("image", found.image))
+        )
+        if found.image and self.suffixes.image == AUTO:
+            self.say(
+                f"data=folder: a mask is called as its photograph, with '{found.label}' in place of '{found.image}' "
+                f"({image} {label})"
+            )
+        elif found.label and self.suffixes.label == AUTO:
+            self.say(f"data=folder: a mask is called as its photograph, with '{found.label}' ({label})")
 
     def _base(self, pattern: str) -> Path:
         return find_file(self.root, str(fixed(pattern))) or self.root / fixed(pattern)

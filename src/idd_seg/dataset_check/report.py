@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.data.pipeline.datamodule import UNLABELLED, SegmentationDataModule
 from idd_seg.data.pipeline.label_check import in_both
 from idd_seg.dataset_check.contact_sheet import contact_sheet
 from idd_seg.dataset_check.scan import SplitReport, scan
@@ -25,20 +25,25 @@ SHOWN = 20  # problems that are printed; the report holds all
 def check(
     data: SegmentationDataModule, splits: Sequence[str], workers: int, samples: int, seed: int, folder: Path
 ) -> None:
-    """Scan the splits; write `report.json` and a contact sheet of each into `folder`, and print what was found.
+    """Scan the splits, and the pictures without labels where there are some.
+
+    Writes `report.json` and a contact sheet of each into `folder`, and prints what was found.
 
     Raises:
         ConfigError: for a split that the data set does not have; `test` is left out where others are asked for, too.
         DataError: after the report, if anything is wrong; says how much and where it is listed.
     """
     present = [split for split in splits if split in data.splits]
+    if present and data.unlabelled is not None:
+        present.append(UNLABELLED)
+        splits = [*splits, UNLABELLED]
     if unknown := [split for split in splits if split not in present and not (present and split == OPTIONAL)]:
         raise ConfigError(f"data={data.name} has no split '{unknown[0]}'; it has {', '.join(data.splits)}")
     if len(present) < len(splits):
         print(f"split '{OPTIONAL}' is left out: data={data.name} has none")
     reports = {}
     for split in present:
-        if split not in NEEDED and not _is_there(data, split):
+        if split not in (*NEEDED, UNLABELLED) and not _is_there(data, split):
             continue
         reports[split] = scan(data, split, workers)
         if reports[split].length and (sheet := contact_sheet(data, split, samples, seed)):

@@ -13,14 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from idd_seg.checkpoints.reader import FORMAT, KEY
+from idd_seg.data.pipeline.options import TeacherLabels
 from idd_seg.distillation.gradient_balance import GradientBalance
+from idd_seg.distillation.label_use import Agreement, LabelUse, StepViews
 from idd_seg.distillation.non_finite import NonFiniteGuard
+from idd_seg.distillation.step_log import label_values, mean_over_ranks, term_values
 from idd_seg.distillation.teacher_cache import TeacherCache
 from idd_seg.distillation.term_checks import check_run, check_terms, naming, nothing_left, zero_path
-from idd_seg.distributed.collectives import sum_over_ranks, world_size
+from idd_seg.distributed.collectives import world_size
 from idd_seg.errors import ConfigError, DataError, NonFiniteError
 from idd_seg.losses.term import Term
-from idd_seg.metrics import ConfusionMatrix, Scores, scores
+from idd_seg.metrics.confusion import ConfusionMatrix, Scores, scores
 from idd_seg.models.segmenter import Segmenter
 from idd_seg.models.teacher import FrozenTeacher
 from idd_seg.types import Batch, Outputs
@@ -35,7 +38,9 @@ class Distiller(L.LightningModule):
     Logs every term raw (`train/<term>`) and weighted (`train/<term>_weighted`), their sum (`train/loss`), the weights
     that change (`train/<term>_weight`), and on held-out images `val/mIoU`, `val/accuracy` and what the terms measure
     (`val/<term>_<name>`). With `balance` also each term's gradient norm (`train/<term>_gradient`) and what its weight
-    is multiplied by (`train/<term>_factor`).
+    is multiplied by (`train/<term>_factor`). Where the teacher's classes stand in for labels, also the share of
+    pictures without labels (`train/unlabelled`), of pixels of which the teacher is confident (`train/confident`,
+    `val/confident`), and how often it then is right (`val/confident_right`).
 
     At a step at which its weight is 0 a term is not computed (its raw value is logged as NaN), nor is the teacher if no
     other term needs it.
@@ -53,6 +58,7 @@ class Distiller(L.LightningModule):
         balance: scales the terms by the size of their gradients; None takes the weights as they are.
         teacher_cache: keeps the teacher's outputs for pictures that come again; None asks the teacher at every step.
         guard: of losses that are not finite; None ends the run at the first.
+        label_use: what terms see of pictures without labels; None where all have labels.
 
     Attributes:
         validated: scores on held-out images, by step.
@@ -77,6 +83,7 @@ class Distiller(L.LightningModule):
         balance: GradientBalance | None = None,
         guard: NonFiniteGuard | None = None,
         teacher_cache: TeacherCache | None = None,
+        label_use: LabelUse | None = None,
     ) -> None:
         super().__init__()
         check_terms(terms, has_teacher=teacher is not None)
@@ -91,6 +98,8 @@ class Distiller(L.LightningModule):
                 with naming(name):
                     term.bind(student.channels, teacher.channels)
         self.guard = guard or NonFiniteGuard()
+        self.label_use = label_use or LabelUse(TeacherLabels(), ignore_index, unlabelled=False)
+        self.agreement = Agreement()
         self.teacher_cache = teacher_cache
         self.balance = balance
         if balance is not None:
@@ -126,7 +135,8 @@ class Distiller(L.LightningModule):
         teacher = self._ask_teacher(batch, self.teacher_cache) if needed else None
         if not self.guard.sound({"student": student, "teacher": teacher}, batch.names, self.global_step):
             return self._left_out(averages)
-        raw = self._compare(chosen, student, teacher, batch)
+        views = self.label_use.of_step(student, teacher, batch)
+        raw = self._compare(chosen, views)
         weighted = {name: weights[name] * self._balanced(name) * value for name, value in raw.items()}
         total = torch.stack(list(weighted.values())).sum()
         if world_size() > 1:
@@ -135,7 +145,7 @@ class Distiller(L.LightningModule):
             return self._left_out(averages)
         # Every value that is logged is a few launches on a GPU; the first step's is for whoever waits at a terminal.
         if self._logs_now() or self.global_step == 0:
-            self._log_terms(total, raw, weighted, weights, len(batch.names))
+            self._log_terms(total, raw, weighted, weights, views)
         return total
 
     def _all_paths(self, student: Outputs, *, complete: bool) -> Tensor:
@@ -175,17 +185,16 @@ class Distiller(L.LightningModule):
         outputs: Outputs = self.teacher(batch.image)
         return outputs
 
-    def _compare(
-        self, terms: Mapping[str, Term], student: Outputs, teacher: Outputs | None, batch: Batch
-    ) -> dict[str, Tensor]:
+    def _compare(self, terms: Mapping[str, Term], views: StepViews) -> dict[str, Tensor]:
         """Compute the unweighted terms, and what the balance wants to know of them."""
         raw = {}
         # Losses are computed in float32, whatever the precision of the networks.
         with torch.autocast(self.device.type, enabled=False):
             for name, term in terms.items():
                 with naming(name):
-                    term.update(student, teacher, batch)
-                    raw[name] = term(student, teacher, batch)
+                    seen = views.of(term)
+                    term.update(*seen)
+                    raw[name] = term(*seen)
             if self.balance is not None:
                 trained = [p for p in self.student.parameters() if p.requires_grad]
                 self.balance.measure(raw, trained, self.global_step)
@@ -200,22 +209,13 @@ class Distiller(L.LightningModule):
         raw: Mapping[str, Tensor],
         weighted: Mapping[str, Tensor],
         weights: Mapping[str, float],
-        batch_size: int,
+        views: StepViews,
     ) -> None:
+        batch_size = len(views.whole[2].names)
         if world_size() > 1:
-            total, raw, weighted = _mean_over_ranks(total, raw, weighted)
+            total, raw, weighted = mean_over_ranks(total, raw, weighted)
         self.log("train/loss", total.detach(), prog_bar=True, batch_size=batch_size)
-        values: dict[str, Tensor | float] = {}
-        for name, term in self.each_term().items():
-            # What is not logged any more would be repeated until the epoch ends.
-            values[f"train/{name}"] = raw[name].detach() if name in raw else float("nan")
-            values[f"train/{name}_weighted"] = weighted[name].detach() if name in raw else 0.0
-            if not term.schedule.constant:
-                values[f"train/{name}_weight"] = weights[name]
-            if self.balance is not None:
-                # A copy: the averages themselves move on.
-                values[f"train/{name}_gradient"] = self.balance.norm(name).clone()
-                values[f"train/{name}_factor"] = self.balance.factor(name)
+        values = term_values(self.each_term(), raw, weighted, weights, self.balance) | label_values(views)
         if self.teacher_cache is not None:
             values["train/teacher_cached"] = self.teacher_cache.share()
         values["train/lr"] = torch.tensor(self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
@@ -234,6 +234,9 @@ class Distiller(L.LightningModule):
         teacher = self._ask_teacher(batch) if batch_idx < self.measure_batches else None
         if teacher is None:
             return {"student": outputs.logits}
+        if self.label_use.active:
+            found = self.label_use.classes_of(teacher, batch.label.shape[-2:])
+            self.agreement.update(found, batch.label, self.label_use.ignore_index)
         for name, term in self.each_term().items():
             for key, value in term.measure(outputs, teacher, batch).items():
                 # A float: Lightning averages the number of images over the ranks, an int without its rest.
@@ -255,6 +258,8 @@ class Distiller(L.LightningModule):
             self.validated[self.global_step] = found
         self.log("val/mIoU", found.miou, prog_bar=True)
         self.log("val/accuracy", found.accuracy)
+        if self.label_use.active:
+            self.log_dict({f"val/{name}": value for name, value in self.agreement.compute(self.device).items()})
 
     def configure_optimizers(self) -> Any:
         trained = [p for p in self.parameters() if p.requires_grad]
@@ -276,15 +281,6 @@ class Distiller(L.LightningModule):
         self.guard.skipped = checkpoint[KEY].get("skipped", 0)
         stored = checkpoint[KEY].get("validated", {})
         self.validated = {int(step): Scores(**plain) for step, plain in stored.items()}
-
-
-def _mean_over_ranks(
-    total: Tensor, raw: Mapping[str, Tensor], weighted: Mapping[str, Tensor]
-) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-    """Average what is logged over the processes, by one message."""
-    values = torch.stack([total, *raw.values(), *weighted.values()]).detach()
-    mean, *others = (sum_over_ranks(values) / world_size()).unbind()
-    return mean, dict(zip(raw, others, strict=False)), dict(zip(weighted, others[len(raw) :], strict=True))
 
 
 def mix(*numbers: int) -> int:

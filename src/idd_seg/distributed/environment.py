@@ -63,6 +63,12 @@ def _read(environment: Mapping[str, str], names: tuple[str | None, ...]) -> Rank
     return RankInfo(rank, world, local_rank, local_world)
 
 
+def restarts(environment: Mapping[str, str] = os.environ) -> int:
+    """Return how often SLURM has put this process's job back in the queue, for whatever reason; 0 outside of a job."""
+    text = environment.get("SLURM_RESTART_COUNT", "0")
+    return int(text) if text.isdecimal() else 0
+
+
 PARENT = "IDD_SEG_SUPERVISOR"  # in the environment: the process with which this one ends
 
 ADDRESS = "127.0.0.1"

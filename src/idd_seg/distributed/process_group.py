@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,7 +16,8 @@ import torch.distributed as dist
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
 
-from idd_seg.distributed.environment import RankInfo
+from idd_seg.distributed.environment import PARENT, RankInfo
+from idd_seg.distributed.timeouts import LostRankError, within
 from idd_seg.errors import ConfigError, Pruned, TimeUp, UserError, message_of
 
 CONFIG = "idd_seg/config"
@@ -28,6 +30,7 @@ ENDING = "idd_seg/ending"  # the launcher knows why, and ends all processes
 MEETING = timedelta(minutes=10)
 # Until rank 0 has read its configuration and found, or trained, the teacher.
 FOLLOW_TIMEOUT = timedelta(days=7)
+LOOK = timedelta(seconds=30)  # of that, between two looks at whether rank 0 is still there
 
 
 def backend() -> str:
@@ -42,6 +45,31 @@ def meet(rank_info: RankInfo) -> Any:
     meeting = rendezvous("env://", rank=rank_info.rank, world_size=rank_info.world, timeout=MEETING)
     store, _, _ = next(iter(meeting))
     return store
+
+
+def config_of(store: Any) -> str:
+    """Wait until rank 0 has given its configuration, and return it.
+
+    Raises:
+        LostRankError: if the store does not answer for as long as the processes may take to meet.
+        RuntimeError: if rank 0 has ended, or takes longer than `FOLLOW_TIMEOUT`.
+    """
+    limit = time.monotonic() + FOLLOW_TIMEOUT.total_seconds()
+    while time.monotonic() < limit:
+        found: list[bool] = []
+
+        def look(found: list[bool] = found) -> None:
+            try:
+                store.wait([CONFIG], LOOK)
+                found.append(True)
+            except RuntimeError:
+                found.append(bool(store.check([CONFIG])))
+
+        if not within(MEETING.total_seconds(), look):
+            raise LostRankError("rank 0 does not answer any more: its machine, or the network to it, is gone")
+        if found[0]:
+            return str(store.get(CONFIG).decode())
+    raise LostRankError(f"rank 0 has given no configuration within {FOLLOW_TIMEOUT.days} days")
 
 
 def _slurm_address() -> tuple[str, str]:
@@ -79,7 +107,12 @@ def joined(store: Any, rank_info: RankInfo, minutes: float) -> Iterator[None]:
 
 
 def report(store: Any, rank_info: RankInfo, error: Exception) -> None:
-    """Tell who supervises why this process fails."""
+    """Tell the launcher of ours, if one supervises, why this process fails.
+
+    torchrun and srun do not ask; the store may have gone with the process that failed first, or with the network to it.
+    """
+    if PARENT not in os.environ:
+        return
     if store.add(f"{FIRST}_count", 1) == 1:
         store.set(FIRST, str(rank_info.rank))
     if isinstance(error, Pruned):

@@ -68,6 +68,22 @@ def class_chunks(
             yield top, _scores(views, top, bottom, width).max(dim=1).indices
 
 
+def confident_chunks(
+    views: Sequence[View], size: Sequence[int], rows: tuple[int, int] | None = None
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Yield (first row, class ids (N, R, W) int64, their probabilities (N, R, W)); otherwise as `class_chunks`."""
+    height, width = int(size[0]), int(size[1])
+    images, classes = views[0][0].logits.shape[:2]
+    each = max(1, BLOCK // classes // (width * images))
+    first, end = rows or (0, height)
+    for top in range(first, end, each):
+        scores = _scores(views, top, min(end, top + each), width)
+        best, ids = scores.max(dim=1)
+        if len(views) == 1:  # logits
+            best = (best - scores.logsumexp(dim=1)).exp()
+        yield top, ids, best
+
+
 def _highest(plane: Callable[[int], Tensor], classes: int) -> Tensor:
     """Return for each pixel the class whose plane is the highest: a running maximum, several times `argmax`'s speed."""
     best = plane(0)

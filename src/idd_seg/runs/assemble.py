@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from idd_seg.config.teacher import load_teacher
 from idd_seg.config.teacher_plan import needing
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.data.pipeline.labels import with_table
+from idd_seg.distillation.label_use import LabelUse
 from idd_seg.distillation.module import Distiller
 from idd_seg.distillation.non_finite import NonFiniteGuard
 from idd_seg.distillation.teacher_cache import TeacherCache
@@ -115,6 +117,7 @@ def _distiller(
         metadata=metadata,
         balance=None if cfg.balance is None else _make(cfg.balance, "balance"),
         guard=NonFiniteGuard(cfg.skip_non_finite),
+        label_use=LabelUse(data.teacher_labels, data.ignore_index, unlabelled=bool(data.without)),
         teacher_cache=None if cfg.teacher_cache is None or teacher is None else cache_of(cfg, data, terms, teacher),
     )
 
@@ -124,15 +127,21 @@ def cache_of(
 ) -> TeacherCache:
     """Build the cache of the teacher's outputs, under a name for all that a picture and an output depend on."""
     cache: TeacherCache = _make(cfg.teacher_cache, "teacher_cache")
-    pictures = data.dataset("train")
+    labelled, more = data.dataset("train").source, data.unlabelled_source()
     identity = {
         "teacher": {**teacher.source, **without(plain(cfg.teacher), NOT_IN_AN_OUTPUT)},
         "data": with_table(without(plain(cfg.data), NOT_IN_A_PICTURE)),
-        "pictures": [pictures.source.key(index) for index in range(len(pictures))],
+        "pictures": [labelled.key(index) for index in range(len(labelled))],
         "speed": plain(cfg.speed),
         "precision": cfg.trainer.precision,
     }
-    cache.bind(identity, pictures.views, [name for term in terms.values() for name in term.teacher_maps])
+    if more is not None:
+        # A million of them are not kept as texts.
+        digest = hashlib.sha256()
+        for index in range(len(more)):
+            digest.update(f"{more.key(index)}\0".encode("utf-8", "surrogateescape"))
+        identity["unlabelled"] = digest.hexdigest()
+    cache.bind(identity, data.shown().views, [name for term in terms.values() for name in term.teacher_maps])
     return cache
 
 

@@ -8,19 +8,23 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from idd_seg.callbacks.checkpoint import LAST
 from idd_seg.config.preflight import Checked, preflight
 from idd_seg.config.teacher_plan import AUTO, needing
 from idd_seg.distributed.environment import RankInfo, rank_info_of
-from idd_seg.distributed.process_group import CONFIG, FOLLOW_TIMEOUT, MEETING, joined, meet, report
+from idd_seg.distributed.process_group import CONFIG, MEETING, config_of, joined, meet, report
+from idd_seg.distributed.timeouts import peers_explained
 from idd_seg.errors import ConfigError
 from idd_seg.runs.assemble import assemble
 from idd_seg.runs.data_files import read_files
 from idd_seg.runs.fit import fit
 from idd_seg.runs.launcher import launch
 from idd_seg.runs.lock import best_of, finished_already, run_lock
+from idd_seg.runs.restarts import refuse_without_progress
 from idd_seg.runs.stopping import stoppable
-from idd_seg.runs.teacher import trained
+from idd_seg.runs.teacher import draft_of, trained
 
+FAILED, FINISHED = "", "finished"  # in place of a configuration: there is no run
 GONE = "idd_seg/gone/{}"  # process {} has seen that there is no run
 _met: list[Any] = []  # the store, once the others have been met
 
@@ -43,8 +47,11 @@ def _run(cfg: DictConfig, rank_info: RankInfo | None) -> float:
     with run_lock(cfg, None if checked is None else checked.files) as finished:
         if finished is not None:
             print(f"run folder: {cfg.run_dir}: finished already, best mIoU {100 * finished:.2f}; nothing to do")
+            if rank_info is not None:
+                dismiss(rank_info, FINISHED)
             return finished
         checked = checked or preflight(cfg, _files_of)
+        refuse_without_progress(Path(cfg.run_dir), _checkpoints(cfg, checked), cfg.max_idle_restarts)
         if rank_info is not None:
             return _lead(cfg, checked, rank_info)
         _find_teacher(cfg, checked)
@@ -54,11 +61,19 @@ def _run(cfg: DictConfig, rank_info: RankInfo | None) -> float:
         return fit(assemble(cfg, checked))
 
 
-def dismiss(rank_info: RankInfo) -> None:
-    """Tell the other processes that rank 0, which failed before it led them, has no run for them."""
+def _checkpoints(cfg: DictConfig, checked: Checked) -> list[Path]:
+    """Return where the run's last checkpoint is kept, and that of the teacher that it trains before."""
+    folders = [Path(cfg.run_dir)]
+    if checked.teacher_run is not None:
+        folders.append(draft_of(checked.teacher_run))
+    return [folder / "checkpoints" / f"{LAST}.ckpt" for folder in folders]
+
+
+def dismiss(rank_info: RankInfo, why: str = FAILED) -> None:
+    """Tell the other processes that rank 0 has no run for them: it failed before it led, or the run is finished."""
     if not _met:
         store = meet(rank_info)
-        store.set(CONFIG, "")
+        store.set(CONFIG, why)
         store.wait([GONE.format(rank) for rank in range(1, rank_info.world)], MEETING)
 
 
@@ -66,15 +81,17 @@ def follow(rank_info: RankInfo) -> None:
     """Take part in a run that rank 0 leads.
 
     Raises:
-        SystemExit: with exit code 1, if there is none; rank 0 says why.
+        SystemExit: with exit code 1, if rank 0 failed before it led; it says why.
     """
-    store = meet(rank_info)
-    store.wait([CONFIG], FOLLOW_TIMEOUT)
-    text = store.get(CONFIG).decode()
-    if not text:
-        store.set(GONE.format(rank_info.rank), "")
-        raise SystemExit(1)
-    take_part(OmegaConf.create(text), store, rank_info)
+    with stoppable(), peers_explained():
+        store = meet(rank_info)
+        text = config_of(store)
+        if text in (FAILED, FINISHED):
+            store.set(GONE.format(rank_info.rank), "")
+            if text == FINISHED:
+                return
+            raise SystemExit(1)
+        take_part(OmegaConf.create(text), store, rank_info)  # type: ignore[arg-type]
 
 
 def take_part(cfg: DictConfig, store: Any, rank_info: RankInfo, checked: Checked | None = None) -> float:
@@ -90,15 +107,16 @@ def take_part(cfg: DictConfig, store: Any, rank_info: RankInfo, checked: Checked
 
 def _lead(cfg: DictConfig, checked: Checked, rank_info: RankInfo) -> float:
     """Give the configuration to the other processes, and train with them."""
-    store = meet(rank_info)
-    _met.append(store)
-    text = ""
-    try:
-        _find_teacher(cfg, checked)
-        text = OmegaConf.to_yaml(cfg, resolve=True)
-    finally:
-        store.set(CONFIG, text)  # empty: they need not wait for a run that will not come
-    return take_part(cfg, store, rank_info, checked)
+    with peers_explained():
+        store = meet(rank_info)
+        _met.append(store)
+        text = FAILED
+        try:
+            _find_teacher(cfg, checked)
+            text = OmegaConf.to_yaml(cfg, resolve=True)
+        finally:
+            store.set(CONFIG, text)  # in any case: they need not wait for a run that will not come
+        return take_part(cfg, store, rank_info, checked)
 
 
 def _find_teacher(cfg: DictConfig, checked: Checked) -> None:

@@ -36,8 +36,13 @@ def trained(teacher_run: TeacherRun, train: Train) -> str:
     return str(kept_checkpoint(kept))
 
 
+def draft_of(teacher_run: TeacherRun) -> Path:
+    """Return the folder in which a teacher is trained, until it is kept."""
+    return teacher_run.kept.with_name(f".training-{teacher_run.kept.name}")
+
+
 def _train(teacher_run: TeacherRun, kept: Path, train: Train) -> None:
-    own, draft = teacher_run.cfg, kept.with_name(f".training-{kept.name}")
+    own, draft = teacher_run.cfg, draft_of(teacher_run)
     own.run_dir, own.resume = str(draft), "auto"
     try:
         train(own, teacher_run.checked)

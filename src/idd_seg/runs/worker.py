@@ -13,8 +13,6 @@ from idd_seg.distributed.environment import PARENT, RankInfo
 from idd_seg.errors import Pruned, UserError
 
 WAIT = 5.0  # seconds
-# What gloo and NCCL say where another process has left the group.
-BROKEN = ("Connection reset by peer", "Connection closed by peer", "Broken pipe", "remote process exited")
 
 
 def main() -> None:
@@ -50,6 +48,7 @@ def main() -> None:
 def _others_say_why(store: Any, rank_info: RankInfo, error: Exception) -> bool:
     """Tell whether this process failed because its group broke, and another or the launcher knows why."""
     from idd_seg.distributed.process_group import ENDING, ERROR, FIRST, PRUNED
+    from idd_seg.distributed.timeouts import BROKEN
 
     def told() -> bool:
         return any(store.check([key]) for key in (PRUNED, ENDING, *map(ERROR.format, range(rank_info.world))))

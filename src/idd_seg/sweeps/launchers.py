@@ -89,8 +89,11 @@ class SubmititSlurmLauncher(WrappedLauncher):
                 "hydra/launcher=submitit_slurm: there is no srun on this machine; start the sweep on a login node of "
                 "the cluster, or try it here by hydra/launcher=submitit_local"
             )
-        # One process: a run with several devices starts the others itself.
-        inner: Launcher = jobs.Slurm(nodes=1, tasks_per_node=1, **self.params)
+        # One process: a run with several devices starts the others itself. srun does not take the number of cores over
+        # from its job, since SLURM 22.05, and would bind the process to one.
+        cores = self.params.get("cpus_per_task")
+        own = {} if cores is None else {"srun_args": [f"--cpus-per-task={cores}"]}
+        inner: Launcher = jobs.Slurm(nodes=1, tasks_per_node=1, **{**own, **self.params})
         return inner, jobs.DeafChildren(task)
 
 

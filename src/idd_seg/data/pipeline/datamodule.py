@@ -19,17 +19,23 @@ from idd_seg.data.pipeline.cache import CachedSource
 from idd_seg.data.pipeline.dataset import EpochSampler, Sample, SegmentationDataset, TrainingSampler, collate
 from idd_seg.data.pipeline.fingerprint import Fingerprint, fingerprint
 from idd_seg.data.pipeline.jitter import recoloured
-from idd_seg.data.pipeline.options import DataOptions
+from idd_seg.data.pipeline.mixing import MixedSampler, pictures_of
+from idd_seg.data.pipeline.options import DataOptions, TeacherLabels
 from idd_seg.data.pipeline.prefetch import Prefetcher
 from idd_seg.data.pipeline.shared_memory import shared_folder
-from idd_seg.data.pipeline.source import Part, Source
+from idd_seg.data.pipeline.source import Joined, Part, Source, innermost
 from idd_seg.data.pipeline.submission import ServerFormat
 from idd_seg.data.pipeline.worker_errors import scarce
 from idd_seg.data.pipeline.worker_signals import leave_signals_to_the_run
 from idd_seg.data.pipeline.worker_timeout import PARTS, NamingLoader, limit_worker_time
+from idd_seg.data.unlabelled.find import find_unlabelled
+from idd_seg.data.unlabelled.photographs import Unlabelled
 from idd_seg.errors import ConfigError, DataError
 from idd_seg.ops.private_api import batches_done
 from idd_seg.types import Batch
+
+UNLABELLED = "unlabelled"  # the pictures without labels, by the name of a split
+SHOWN = "(shown)"  # those of a training, with labels and without
 
 
 class SegmentationDataModule(L.LightningDataModule):
@@ -60,6 +66,11 @@ class SegmentationDataModule(L.LightningDataModule):
         self.held_out, self.frozen_epochs = chosen.held_out, chosen.frozen_epochs
         self.num_workers, self.timeout_s = chosen.num_workers, chosen.timeout_s
         self.cache, self.cache_dir, self.counts = chosen.cache, chosen.cache_dir, dict(chosen.counts or {})
+        # Nothing of it where no picture of a batch is without labels.
+        self.unlabelled = chosen.unlabelled if chosen.unlabelled_share else None
+        self.unlabelled_share = chosen.unlabelled_share if self.unlabelled is not None else 0.0
+        self.teacher_labels = TeacherLabels(**chosen.teacher_labels or {})
+        self.without = pictures_of(self.unlabelled_share, self.batch_size)  # labels, of each batch
         self.said: set[str] = set()
         self.datasets: dict[str, SegmentationDataset] = {}
         self.feed: Prefetcher | None = None  # of the training in progress
@@ -104,25 +115,57 @@ class SegmentationDataModule(L.LightningDataModule):
     def dataset(self, split: str) -> SegmentationDataset:
         """Return the samples of a split: augmented for `train`, whole photographs otherwise."""
         if split not in self.datasets:
-            if split not in self.splits:
-                raise ConfigError(f"data={self.name} has no split '{split}'; it has {', '.join(self.splits)}")
-            self.datasets[split] = SegmentationDataset(
-                self._cached(self._source(split)),
-                self.labels,
-                self.ignore_index,
-                self.seed,
-                image_scale=self.image_scale,
-                augmentation=self.augment if split == "train" else None,
-                fill=[round(255 * float(m)) for m in self.mean],
-                frozen_epochs=self.frozen_epochs,
-            )
+            there = [*self.splits, UNLABELLED] if self.unlabelled is not None else self.splits
+            if split not in there:
+                raise ConfigError(f"data={self.name} has no split '{split}'; it has {', '.join(there)}")
+            augmentation = self.augment if split == "train" else None
+            self.datasets[split] = self._samples(self._cached(self._source(split)), augmentation)
         return self.datasets[split]
+
+    def _samples(
+        self, source: Source, augmentation: Augmentation | None, labelled: int | None = None
+    ) -> SegmentationDataset:
+        return SegmentationDataset(
+            source,
+            self.labels,
+            self.ignore_index,
+            self.seed,
+            image_scale=self.image_scale,
+            augmentation=augmentation,
+            fill=[round(255 * float(m)) for m in self.mean],
+            frozen_epochs=self.frozen_epochs,
+            labelled=labelled,
+        )
+
+    def unlabelled_source(self) -> Source | None:
+        """Return the pictures without labels, if a training shows some."""
+        return None if self.unlabelled is None else self.dataset(UNLABELLED).source
+
+    def shown(self) -> SegmentationDataset:
+        """Return all that a training shows: the split `train`, and behind it the pictures without labels."""
+        labelled, without = self.dataset("train"), self.unlabelled_source()
+        if without is None:
+            return labelled
+        if SHOWN not in self.datasets:
+            joined = Joined(labelled.source, without)
+            self.datasets[SHOWN] = self._samples(joined, self.augment, len(labelled))
+        return self.datasets[SHOWN]
 
     def fingerprint(self, split: str) -> Fingerprint:
         """Return which files a split consists of, wherever the data set lies."""
-        return fingerprint(self.dataset(split).source, getattr(self, "root", None))
+        source = self.dataset(split).source
+        own = innermost(source)
+        return own.fingerprint() if isinstance(own, Unlabelled) else fingerprint(source, getattr(self, "root", None))
+
+    @property
+    def read_splits(self) -> list[str]:
+        """What a training reads, by the names of splits."""
+        return ["train", "val", *([UNLABELLED] if self.unlabelled is not None else [])]
 
     def _source(self, split: str) -> Source:
+        if split == UNLABELLED:
+            kept = None if self.cache_dir is None else Path(self.cache_dir).expanduser() / "shards"
+            return find_unlabelled(str(self.unlabelled), getattr(self, "root", None), kept)
         if self.held_out is None or split not in ("train", "val"):
             return self.make_source(split)
         source = self.make_source("train")
@@ -138,7 +181,7 @@ class SegmentationDataModule(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Find the files, so that what is missing is said before anything is trained."""
-        stages = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
+        stages = {"fit": self.read_splits, "validate": ["val"], "test": ["test"], "predict": ["predict"]}
         for split in stages.get(stage, ()):
             self.dataset(split)
 
@@ -152,7 +195,7 @@ class SegmentationDataModule(L.LightningDataModule):
         """
         dataset = self.dataset(split)
         rank, world = _rank_and_world()
-        sampler: EpochSampler | TrainingSampler
+        sampler: EpochSampler | TrainingSampler | MixedSampler
         sampler = EpochSampler(len(dataset), self.seed, shuffle=shuffle, rank=rank, world=world)
         if len(dataset) < world:
             raise ConfigError(
@@ -164,7 +207,14 @@ class SegmentationDataModule(L.LightningDataModule):
             raise ConfigError(
                 f"data.batch_size={batch_size} is more than the {len(sampler)} training images of each process"
             )
-        if part is not None:
+        if self.without and split == "train" and shuffle:
+            first, batches = part or (0, None)
+            kinds = (len(dataset), len(self.dataset(UNLABELLED)))
+            dataset = self.shown()
+            sampler = MixedSampler(
+                *kinds, batch_size, self.without, self.seed, rank=rank, world=world, batches=batches, first=first
+            )
+        elif part is not None:
             sampler = TrainingSampler(sampler, batch_size, batches=part[1], first=part[0])
         if self.num_workers:
             self._warn_if_scarce(dataset, batch_size)

@@ -32,6 +32,7 @@ class Sample(NamedTuple):
     name: str
     view: int | None = None
     colours: Tensor | None = None
+    labelled: bool = True
 
 
 class SegmentationDataset(Dataset[Sample]):
@@ -43,6 +44,8 @@ class SegmentationDataset(Dataset[Sample]):
         image_scale: size of the images that the network sees, relative to the files.
         fill: RGB of the padding.
         frozen_epochs: number of epochs after which the augmentation is repeated; None draws anew in each.
+        labelled: the first so many items must have labels to be augmented, those behind them are taken without; None
+            for all.
     """
 
     def __init__(
@@ -56,7 +59,9 @@ class SegmentationDataset(Dataset[Sample]):
         augmentation: Augmentation | None = None,
         fill: Sequence[int] = (124, 116, 104),
         frozen_epochs: int | None = None,
+        labelled: int | None = None,
     ) -> None:
+        self.labelled = labelled
         self.source, self.labels, self.ignore_index, self.seed = source, labels, ignore_index, seed
         self.image_scale, self.augmentation, self.fill = image_scale, augmentation, fill
         self.frozen_epochs = 1 if augmentation is not None and not augmentation.random else frozen_epochs
@@ -84,23 +89,30 @@ class SegmentationDataset(Dataset[Sample]):
             return _sample(picture, label, window.box(height, width), item.name)
         rng = np.random.default_rng([self.seed, epoch, index])
         view = None if self.frozen_epochs is None else epoch * len(self) + index
+        if self.labelled is not None and index >= self.labelled:
+            item = item._replace(label=None)
+        elif item.label is None:
+            raise DataError(f"{item.name}: it has no label, and can't be trained on")
         return self._augmented(item, self.augmentation, rng, view)
 
     def _augmented(self, item: Item, augmentation: Augmentation, rng: np.random.Generator, view: int | None) -> Sample:
-        if item.label is None:
-            raise DataError(f"{item.name}: it has no label, and can't be trained on")
         height, width = item.image.shape[:2]
         share = partial(self._largest_share, item.label, item.name)
         window = augmentation.window(rng, height, width, self.image_scale, share)
         part = augmentation.recolour(cut(item.image, window, cv2.INTER_LINEAR), int(rng.integers(2**31)))
-        # Mapped after the cut, so that no other pixel is touched; INTER_NEAREST would lean to the left.
-        label = self.labels(cut(item.label, window, cv2.INTER_NEAREST_EXACT), item.name)
+        if item.label is None:
+            label = np.zeros(part.shape[:2], np.uint8)
+        else:
+            # Mapped after the cut, so that no other pixel is touched; INTER_NEAREST would lean to the left.
+            label = self.labels(cut(item.label, window, cv2.INTER_NEAREST_EXACT), item.name)
         picture, label = place(part, window, self.fill), place(label, window, [self.ignore_index])
         sample = _sample(picture, label, window.box(height, width), item.name)
         colours = None if augmentation.jitter is None else torch.from_numpy(augmentation.jitter.draw(rng))
-        return sample._replace(view=view, colours=colours)
+        return sample._replace(view=view, colours=colours, labelled=item.label is not None)
 
-    def _largest_share(self, label: UInt8, name: str, window: Window) -> float:
+    def _largest_share(self, label: UInt8 | None, name: str, window: Window) -> float:
+        if label is None:
+            return 0.0
         part = label[window.top : window.top + window.height, window.left : window.left + window.width]
         # A grid of about 64 x 64 of its pixels tells as much.
         steps = [max(1, side // 64) for side in part.shape[:2]]
@@ -117,7 +129,7 @@ def _sample(image: UInt8, label: UInt8, box: NDArray[np.float32], name: str) -> 
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Put samples of one size together."""
+    """Put samples of one size together; those without labels stand behind the others."""
     sizes = {(tuple(s.image.shape), tuple(s.label.shape)) for s in samples}
     if len(sizes) > 1:
         raise DataError(
@@ -127,8 +139,15 @@ def collate(samples: Sequence[Sample]) -> Batch:
     images, labels, boxes = (default_collate([s[i] for s in samples]) for i in range(3))
     views = [s.view for s in samples if s.view is not None]
     colours = [s.colours for s in samples if s.colours is not None]
+    labelled = sum(s.labelled for s in samples)
     return Batch(
-        images, labels, boxes, [s.name for s in samples], views or None, torch.stack(colours) if colours else None
+        images,
+        labels,
+        boxes,
+        [s.name for s in samples],
+        views or None,
+        torch.stack(colours) if colours else None,
+        labelled if labelled < len(samples) else None,
     )
 
 

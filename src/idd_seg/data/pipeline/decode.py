@@ -26,6 +26,16 @@ STRIP = 512  # rows
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_DEPTH = 24  # place of the bits a channel
 ORIENTATION = 0x0112  # EXIF
+# What undoes the turn of each value of the tag.
+BACK = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 BITS, SAMPLES, COMPRESSION = 0x0102, 0x0115, 0x0103  # TIFF
 DARK = 16  # of 16 bits, the upper 8 of a picture whose values stay below 4096
 WITH_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
@@ -54,19 +64,27 @@ def tell_once(what: str, text: str) -> None:
         warnings.warn(f"{text}. This is said once", stacklevel=3)
 
 
-def opened(path: Path, max_pixels: int, use: Callable[[Image.Image, bytes], Result], *, whole: bool = True) -> Result:
+def opened(
+    path: Path,
+    max_pixels: int,
+    use: Callable[[Image.Image, bytes], Result],
+    *,
+    whole: bool = True,
+    content: bytes | None = None,
+) -> Result:
     """Open a picture, check its size and use it, or raise a DataError that names it.
 
     Args:
+        content: of the file, where it is known; else it is read.
         whole: read the file at once, and compare the parts of a PNG with their checksums.
         use: is given the picture, not decoded yet, and the file's content where it was read.
     """
-    data = b""
+    data = content or b""
     try:
-        if path.stat().st_size == 0:
+        if (path.stat().st_size if content is None else len(content)) == 0:
             raise DataError(f"{path}: the file is empty (0 bytes)")
         if whole:
-            data = path.read_bytes()
+            data = path.read_bytes() if content is None else content
             if data.startswith(PNG):
                 _check_chunks(data)
         with warnings.catch_warnings():
@@ -84,7 +102,7 @@ def opened(path: Path, max_pixels: int, use: Callable[[Image.Image, bytes], Resu
     except IsADirectoryError as error:
         raise DataError(f"{path}: a folder, not a picture") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{path}: {_stranger(path)}") from error
+        raise DataError(f"{path}: {_stranger(data or _head(path))}") from error
     except Image.DecompressionBombError as error:
         raise DataError(
             f"{path}: the picture is too large, max_pixels={max_pixels} are the most that are read ({_short(error)})"
@@ -93,9 +111,13 @@ def opened(path: Path, max_pixels: int, use: Callable[[Image.Image, bytes], Resu
         raise DataError(f"{path}: the picture can't be read, it is damaged or truncated ({_short(error)})") from error
 
 
-def _stranger(path: Path) -> str:
+def _head(path: Path) -> bytes:
     with path.open("rb") as file:
-        head = file.read(64)
+        return file.read(64)
+
+
+def _stranger(content: bytes) -> str:
+    head = content[:64]
     kind = next((words for begin, words in STRANGERS if head.startswith(begin)), None)
     if kind is None and head[4:8] == b"ftyp":
         kind = "a HEIC or AVIF picture, or a video; store it as JPEG or PNG"
@@ -156,6 +178,15 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS, *, upright: bool = Fals
         DataError: as `size_of`; also if it is damaged or truncated, or of a kind that has no 8-bit form.
     """
 
+    return _read_image(path, max_pixels, None, upright=upright)
+
+
+def decode_image(content: bytes, name: str, *, upright: bool = False) -> UInt8:
+    """Read a photograph from the content of its file; otherwise as `read_image`."""
+    return _read_image(Path(name), MAX_PIXELS, content, upright=upright)
+
+
+def _read_image(path: Path, max_pixels: int, content: bytes | None, *, upright: bool) -> UInt8:
     def decode(picture: Image.Image, data: bytes) -> UInt8:
         turned = _turned(picture, data)
         if turned and not upright:
@@ -168,7 +199,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS, *, upright: bool = Fals
         quick = _by_opencv(data) if _is_common(picture, data) and not (turned and upright) else None
         return to_rgb(picture, str(path), upright=turned and upright, data=data) if quick is None else quick
 
-    return opened(path, max_pixels, decode)
+    return opened(path, max_pixels, decode, content=content)
 
 
 def _turned(picture: Image.Image, data: bytes) -> bool:
@@ -176,6 +207,17 @@ def _turned(picture: Image.Image, data: bytes) -> bool:
     if picture.format == "TIFF" or (picture.format == "PNG" and data and not _chunks(data) & WITH_EXIF):
         return False
     return bool(picture.getexif().get(ORIENTATION, 1) != 1)
+
+
+def stored_by(path: Path, upright: UInt8) -> UInt8:
+    """Turn a map (H, W) of a picture that is shown upright back to the pixels as the file stores them."""
+
+    def turned_back(picture: Image.Image, _: bytes) -> UInt8:
+        tag = 1 if picture.format == "TIFF" else picture.getexif().get(ORIENTATION, 1)
+        method = BACK.get(int(tag))
+        return upright if method is None else np.asarray(Image.fromarray(upright).transpose(method))
+
+    return opened(path, MAX_PIXELS, turned_back, whole=False)
 
 
 def _is_common(picture: Image.Image, data: bytes) -> bool:

@@ -126,12 +126,17 @@ def walk(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
     What `is_hidden` is left out.
     Links are followed, but not into a folder that they lie in.
     """
-    return sorted(path for path in _files(folder, frozenset()) if path.suffix.lower() in suffixes)
+    return sorted(folder / name for name in walk_names(folder, suffixes))
 
 
-def _files(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+def walk_names(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> Iterator[str]:
+    """Yield the paths of the same files, relative to the folder, in no order: of a million, objects are too many."""
+    return (name for name in _names(str(folder), "", frozenset()) if name.lower().endswith(tuple(suffixes)))
+
+
+def _names(folder: str, below: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
     try:
-        state = folder.stat()
+        state = os.stat(folder)  # noqa: PTH116
         entries = list(os.scandir(folder))
     except OSError as error:
         raise DataError(f"the folder '{folder}' can't be read ({error.strerror})") from error
@@ -142,9 +147,9 @@ def _files(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
         if is_hidden(entry.name):
             continue
         if _is(entry.is_dir):
-            yield from _files(Path(entry.path), above | {here})
+            yield from _names(entry.path, f"{below}{entry.name}/", above | {here})
         elif _is(entry.is_file) or entry.is_symlink():  # a link to nowhere is missed later, by name
-            yield Path(entry.path)
+            yield below + entry.name
 
 
 def _is(kind: Callable[[], bool]) -> bool:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from idd_seg.data.pipeline.files import PairSource
 from idd_seg.data.pipeline.labels import LabelMap
-from idd_seg.data.pipeline.source import Around, Source, UInt8, label_of
+from idd_seg.data.pipeline.source import UInt8, innermost, label_of
 from idd_seg.errors import DataError
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _values(values: Sequence[int]) -> str:
 def sample(data: SegmentationDataModule, split: str, most: int = SAMPLE) -> list[Finding]:
     """Look at label maps spread over a split that lies in files; of one that is generated nothing is said."""
     source = data.dataset(split).source
-    if not isinstance(_innermost(source), PairSource):
+    if not isinstance(innermost(source), PairSource):
         return []
     counts = LabelCounts(np.zeros(data.num_classes + 1, np.int64))
     for index in np.unique(np.linspace(0, len(source) - 1, min(most, len(source))).round().astype(int)).tolist():
@@ -150,18 +150,12 @@ def sample(data: SegmentationDataModule, split: str, most: int = SAMPLE) -> list
     return findings(data, split, counts, len(source))
 
 
-def _innermost(source: Source) -> Source:
-    while isinstance(source, Around):
-        source = source.source
-    return source
-
-
 def in_both(data: SegmentationDataModule, first: str = "train", second: str = "val") -> str | None:
     """Say which photographs are in two splits; None if none is."""
     if data.held_out is not None or any(split not in data.datasets for split in (first, second)):
         return None
     sources = [data.datasets[split].source for split in (first, second)]
-    inner = [_innermost(source) for source in sources]
+    inner = [innermost(source) for source in sources]
     if not all(isinstance(source, PairSource) for source in inner):
         return None
     files = [{_identity(pair.image): str(pair.image) for pair in source.pairs} for source in inner]  # type: ignore[attr-defined]

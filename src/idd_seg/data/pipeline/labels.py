@@ -13,7 +13,8 @@ from idd_seg.data.pipeline.source import UInt8
 from idd_seg.errors import ConfigError, DataError
 
 # Options that runs of before do not have, with the values that stand for what these did.
-NEUTRAL = {"label_suffix": "auto"}
+NEUTRAL = {"label_suffix": "auto", "image_suffix": "auto"}
+UNLABELLED = ("unlabelled", "unlabelled_share")
 SHOWN = 8  # colours that are named at once
 
 
@@ -114,6 +115,10 @@ def with_table(options: Mapping[str, Any]) -> dict[str, Any]:
     plain = {key: value for key, value in options.items() if key != "reduce_zero_label"}
     # What is new is left out where it changes nothing.
     plain = {key: value for key, value in plain.items() if not (key in NEUTRAL and NEUTRAL[key] == value)}
+    if plain.get("unlabelled") is None or not plain.get("unlabelled_share", 1):
+        plain = {key: value for key, value in plain.items() if key not in UNLABELLED}
+        if (plain.get("teacher_labels") or {}).get("use") != "all":
+            plain.pop("teacher_labels", None)
     if options.get("reduce_zero_label"):
         plain["label_values"], plain["ignored"] = _reduced(plain["num_classes"], plain.get("ignored") or ())
     return plain

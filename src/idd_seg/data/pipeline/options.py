@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from idd_seg.data.augment import Augmentation
@@ -12,6 +12,7 @@ from idd_seg.errors import ConfigError
 
 Masks = Literal["indices", "palette", "rgb"]
 Cache = Literal["none", "ram", "disk"]
+Use = Literal["unlabelled", "all", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,11 +157,57 @@ class LoadingOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataOptions(ClassOptions, PictureOptions, SamplingOptions, LoadingOptions):
+class TeacherLabels:
+    """Where the teacher's classes stand in for labels, in terms that read classes.
+
+    Attributes:
+        use: `unlabelled`, in pictures without labels; `all`, there and where the truth is ignored; `none`, nowhere.
+        confidence: probability of the class from which on it is taken, 0 to 1; other pixels are ignored.
+
+    Raises:
+        ConfigError: for a value out of range.
+    """
+
+    use: Use = "unlabelled"
+    confidence: float = 0.9
+
+    def __post_init__(self) -> None:
+        one_of("data.teacher_labels.use", self.use, get_args(Use))
+        share("data.teacher_labels.confidence", self.confidence)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnlabelledOptions:
+    """Photographs without labels beside the labelled ones, and the teacher's classes for them.
+
+    Attributes:
+        unlabelled: a folder, a pattern or a list file of photographs; see `find_unlabelled`. None for none.
+        unlabelled_share: how much of each batch they are; 0 leaves them out.
+        teacher_labels: options of `TeacherLabels`.
+
+    Raises:
+        ConfigError: for a value out of range.
+    """
+
+    unlabelled: str | None = None
+    unlabelled_share: float = 0.5
+    teacher_labels: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        share("data.unlabelled_share", self.unlabelled_share)
+        names = [known.name for known in fields(TeacherLabels)]
+        for key in self.teacher_labels or {}:
+            if key not in names:
+                raise ConfigError(f"there is no option 'data.teacher_labels.{key}'; there are {', '.join(names)}")
+        TeacherLabels(**self.teacher_labels or {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions(ClassOptions, PictureOptions, SamplingOptions, LoadingOptions, UnlabelledOptions):
     """All that data sets share: what a subclass of `SegmentationDataModule` hands to its base."""
 
     def __post_init__(self) -> None:
-        for group in (ClassOptions, PictureOptions, SamplingOptions, LoadingOptions):
+        for group in (ClassOptions, PictureOptions, SamplingOptions, LoadingOptions, UnlabelledOptions):
             group.__post_init__(self)
 
 
@@ -168,6 +215,12 @@ def at_least(name: str, value: float, least: int, words: str | None = None) -> N
     """Raise a ConfigError that names an option whose number is too small, or none."""
     if type(value) is not int or value < least:
         raise ConfigError(f"{name} must be {words or f'a whole number >= {least}'}, got '{value}'")
+
+
+def share(name: str, value: float) -> None:
+    """Raise a ConfigError that names an option that is no number from 0 to 1."""
+    if type(value) not in (int, float) or not 0 <= value <= 1:
+        raise ConfigError(f"{name} must be a number from 0 to 1, got '{value}'")
 
 
 def one_of(name: str, value: Any, words: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import NamedTuple
 
 from idd_seg.data.pipeline.files import one_form
 from idd_seg.errors import DataError
@@ -16,24 +17,38 @@ SEPARATORS = "_-. "  # between the name of a photograph and what masks have in a
 SHOWN = 3
 
 
-def pair(images: Mapping[Path, Path], masks: Mapping[Path, Path], suffix: str, where: str) -> tuple[list[Path], str]:
-    """Return the mask of each photograph, and what the masks' names have in addition.
+class Suffixes(NamedTuple):
+    """What names have behind the part that a photograph and its mask share.
+
+    Attributes:
+        image: of photographs, such as `_leftImg8bit`.
+        label: of masks, such as `_gtFine_labelIds`.
+    """
+
+    image: str
+    label: str
+
+
+def pair(
+    images: Mapping[Path, Path], masks: Mapping[Path, Path], wanted: Suffixes, where: str
+) -> tuple[list[Path], Suffixes]:
+    """Return the mask of each photograph, and what their names have beside the part that they share.
 
     Args:
         images, masks: file -> its path below the fixed part of its pattern. Names without ending decide; where these
             are not unique, paths do.
-        suffix: what masks have in addition to a photograph's name; `auto` takes the same name, or else the only suffix
-            with which every photograph has a mask.
+        wanted: what the names have; where one is `auto`, the same name is taken, or else the only suffixes with which
+            every photograph has a mask.
         where: the option that finds the masks, for messages.
 
     Raises:
         DataError: that names what has no mask, or several.
     """
     try:
-        return _paired(images, masks, suffix, where, _name)
+        return _paired(images, masks, wanted, where, _name)
     except _NotUniqueError:
         try:
-            return _paired(images, masks, suffix, where, _path)
+            return _paired(images, masks, wanted, where, _path)
         except _NotUniqueError as error:
             raise DataError(str(error)) from None
 
@@ -51,46 +66,74 @@ def _path(path: Path) -> str:
 
 
 def _paired(
-    images: Mapping[Path, Path], masks: Mapping[Path, Path], suffix: str, where: str, key: Callable[[Path], str]
-) -> tuple[list[Path], str]:
+    images: Mapping[Path, Path], masks: Mapping[Path, Path], wanted: Suffixes, where: str, key: Callable[[Path], str]
+) -> tuple[list[Path], Suffixes]:
     names = [key(inside) for inside in images.values()]
     if key is _name and len(set(names)) < len(names):
         raise _NotUniqueError
     by_name: dict[str, list[Path]] = {}
     for path, inside in masks.items():
         by_name.setdefault(key(inside), []).append(path)
-    chosen = _suffix(names, by_name, where) if suffix == AUTO else suffix
-    wanted = [name + one_form(chosen) for name in names]
-    for name in wanted:
+    chosen = _suffixes(names, by_name, wanted, where)
+    called = [_of_mask(name, chosen) for name in names]
+    for name in called:
         if len(found := by_name.get(name, [])) > 1:
             raise _NotUniqueError(f"two masks are called '{name}': '{found[0]}' and '{found[1]}'; remove one of them")
-    missing = [path for path, name in zip(images, wanted, strict=True) if name not in by_name]
+    missing = [path for path, name in zip(images, called, strict=True) if name not in by_name]
     if missing:
-        same = f"of the same name with '{chosen}'" if chosen else "of the same name"
+        same = f"of the same name with '{chosen.label}'" if chosen.label else "of the same name"
+        if chosen.image:
+            same += f" in place of '{chosen.image}'"
         example = f" The masks are called as '{next(iter(masks))}'." if masks else ""
         raise DataError(
             f"{len(missing)} of {len(names)} photographs have no mask {same} in {where}: "
             f"{', '.join(str(path) for path in missing[:SHOWN])}.{example} data.label_suffix=_mask says what masks "
-            "have in addition; a list file (data.images) pairs any names"
+            "have in addition, data.image_suffix=_image what photographs have; a list file (data.images) pairs any "
+            "names"
         )
-    return [by_name[name][0] for name in wanted], chosen
+    return [by_name[name][0] for name in called], chosen
 
 
-def _suffix(names: Sequence[str], by_name: Mapping[str, Sequence[Path]], where: str) -> str:
-    """Return the only suffix with which every photograph has a mask; nothing where that is the empty one, or none."""
-    if not names or all(name in by_name for name in names):
-        return ""
-    first = min(names)
-    candidates = {mask[len(first) :] for mask in by_name if mask.startswith(first)} - {""}
-    fitting = sorted(
-        suffix for suffix in candidates if suffix[0] in SEPARATORS and all(name + suffix in by_name for name in names)
-    )
-    if len(fitting) > 1:
-        raise DataError(
-            f"each photograph has several masks in {where}, with {', '.join(fitting)} behind its name; choose one: "
-            f"data.label_suffix={fitting[0]}"
-        )
-    return fitting[0] if fitting else ""
+def _of_mask(name: str, suffixes: Suffixes) -> str:
+    """Return what the mask of a photograph is called."""
+    return name.removesuffix(one_form(suffixes.image)) + one_form(suffixes.label)
+
+
+def _suffixes(names: Sequence[str], by_name: Mapping[str, Sequence[Path]], wanted: Suffixes, where: str) -> Suffixes:
+    """Return the only suffixes with which every photograph has a mask; nothing where that is none."""
+    plain = Suffixes("" if wanted.image == AUTO else wanted.image, "" if wanted.label == AUTO else wanted.label)
+    if AUTO not in wanted or not names or all(_of_mask(name, plain) in by_name for name in names):
+        return plain
+    shared = ["", *_shared(names)] if wanted.image == AUTO else [one_form(wanted.image)]
+    for image in shared:
+        found = _fitting(names, by_name, image) if wanted.label == AUTO else [wanted.label]
+        found = [label for label in found if all(_of_mask(name, Suffixes(image, label)) in by_name for name in names)]
+        if len(found) > 1:
+            raise DataError(
+                f"each photograph has several masks in {where}, with {', '.join(found)} behind its name; choose one: "
+                f"data.label_suffix={found[0]}"
+            )
+        if found:
+            return Suffixes(image, found[0])
+    return plain
+
+
+def _shared(names: Sequence[str]) -> list[str]:
+    """Return what all photographs' names end in, from the shortest: words, since numbers tell pictures apart."""
+    first = min(names, key=len)
+    ends = [first[i:] for i in range(len(first) - 1, 0, -1) if first[i] in SEPARATORS]
+    return [
+        end
+        for end in ends
+        if len(names) > 1 and any(char.isalpha() for char in end) and all(name.endswith(end) for name in names)
+    ]
+
+
+def _fitting(names: Sequence[str], by_name: Mapping[str, Sequence[Path]], image: str) -> list[str]:
+    """Return what the first photograph's masks have behind its name."""
+    first = min(names).removesuffix(image)
+    found = {mask[len(first) :] for mask in by_name if mask.startswith(first)}
+    return sorted(suffix for suffix in found if not suffix or suffix[0] in SEPARATORS)
 
 
 def matches(names: Sequence[str], pattern: Sequence[str]) -> bool:

@@ -81,6 +81,46 @@ class Around:
         return self.source.files(index)
 
 
+class Joined:
+    """The items of one source, and behind them those of another."""
+
+    def __init__(self, first: Source, second: Source) -> None:
+        self.first, self.second = first, second
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def _at(self, index: int) -> tuple[Source, int]:
+        behind = index - len(self.first)
+        return (self.first, index) if behind < 0 else (self.second, behind)
+
+    def __getitem__(self, index: int) -> Item:
+        source, place = self._at(index)
+        return source[place]
+
+    def name(self, index: int) -> str:
+        """Return the item's name, without reading the item."""
+        source, place = self._at(index)
+        return source.name(place)
+
+    def key(self, index: int) -> str:
+        """Return a text that is another one whenever the item would be."""
+        source, place = self._at(index)
+        return source.key(place)
+
+    def files(self, index: int) -> Files:
+        """Return the item's photograph and label, None for what is no file."""
+        source, place = self._at(index)
+        return source.files(place)
+
+
+def innermost(source: Source) -> Source:
+    """Return what the caches and parts around a source read from."""
+    while isinstance(source, Around):
+        source = source.source
+    return source
+
+
 class Part(Around):
     """The items first to end - 1 of a source."""
 

@@ -42,6 +42,12 @@ def pretrained_overlay(
     return {}
 
 
+def normalisation_of(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return mean and deviation that a backbone's ImageNet weights were trained with; None where timm has none."""
+    found = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    return None if found is None else (tuple(found.mean), tuple(found.std))
+
+
 def _refuse_altered(name: str, options: Mapping[str, Any]) -> None:
     try:
         with torch.device("meta"):
@@ -57,8 +63,8 @@ def _refuse_altered(name: str, options: Mapping[str, Any]) -> None:
     if plain != altered:
         raise CheckpointError(
             f"there are no ImageNet weights for backbone '{name}' with student.options={dict(options)}, which make "
-            "another network of it; train from scratch with pretrained=false, or give a file of this network with "
-            "student.weights=PATH"
+            "another network of it; train from scratch with student.pretrained=false, or give a file of this network "
+            "with student.weights=PATH"
         )
 
 
@@ -66,7 +72,7 @@ def no_weights(name: str) -> CheckpointError:
     """Return the error that says what to do where there are no ImageNet weights for a backbone."""
     return CheckpointError(
         f"no ImageNet weights for backbone '{name}': they are not in the local cache and the hub can't be reached; "
-        f"give a file with student.weights=PATH, or train from scratch with pretrained=false"
+        f"give a file with student.weights=PATH, or train from scratch with student.pretrained=false"
     )
 
 
@@ -95,6 +101,6 @@ def _cached_weights(name: str) -> str | None:
     cfg = timm.get_pretrained_cfg(name)
     if cfg is None or not cfg.has_weights:
         raise CheckpointError(
-            f"timm has no ImageNet weights for '{name}'; use student.weights=PATH or pretrained=false"
+            f"timm has no ImageNet weights for '{name}'; use student.weights=PATH or student.pretrained=false"
         )
     return hub.cached(cfg.hf_hub_id) if cfg.hf_hub_id else None
