@@ -43,7 +43,7 @@ def reading_rows(cfg: DictConfig, shape: Shape, device: torch.device) -> list[Ro
             found = time_all(cases, max(1, cfg.repeats // 3), warmup=1, device=device)
             ratio = found["reading"].median / found["ours"].median
             against = f"as it reads: {found['reading']}"
-            rows.append(Row(what, str(found["ours"]), against, ratio, bar=5 if reading.loops else 1))
+            rows.append(Row(what, str(found["ours"]), against, ratio, bar=reading.bar))
     return rows
 
 

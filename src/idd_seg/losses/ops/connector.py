@@ -48,10 +48,11 @@ class Connector(Widening):
         scale, shift = self._affine(total, squares, count)
         length = (scale.square() * squares + 2 * scale * shift * total + count * shift.square()).sum()
         theirs = teacher.sum((0, 2, 3)).double()
-        own = teacher.double().square().sum() if count < 64 else torch.linalg.vector_norm(teacher).double().square()
+        own = torch.linalg.vector_norm(teacher).double().square()
         inner = (scale * products + shift * theirs).sum()
         inverse = torch.where(length > 0, length, torch.inf).rsqrt() * torch.where(own > 0, own, torch.inf).rsqrt()
-        return ((length > 0).double() + (own > 0).double() - 2 * inner * inverse).to(x.dtype)
+        found: Tensor = (length > 0).double() + (own > 0).double() - 2 * inner * inverse
+        return found.to(x.dtype)
 
     def _affine(self, total: Tensor, squares: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Return factor and summand (C,) of the BatchNorm, and move its running statistics on in training."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -64,12 +65,13 @@ def pixel_class_distance(
         A scalar in float32; exactly zero, with a gradient path, where no graph has two classes.
     """
     student, teacher = comparable(student if lift is None else lift(student), teacher)
-    size, wide = student.shape[-2:], {"normalize": normalize, "distance": distance, "temperature": temperature}
+    size = student.shape[-2:]
+    closeness = partial(_closeness, normalize=normalize, distance=distance, temperature=temperature)
     if memory is None and resize == "nearest":
         columns = columns_for([nearest_labels(labels, size)], num_classes, ignore_index, world=scope == "world")
         cells = cells_of(labels, size, columns, ignore_index, resize, student.dtype)
         there = enough(pixels_of(cells, scope, student.dtype), min_pixels)
-        close_s, close_t = (_closeness(*mean_products(x, cells, scope), there, **wide) for x in (student, teacher))
+        close_s, close_t = (closeness(*mean_products(x, cells, scope), there) for x in (student, teacher))
     else:
         (ours, theirs), classes = common_prototypes(
             [student, teacher], labels, num_classes, ignore_index=ignore_index, scope=scope, resize=resize
@@ -81,8 +83,7 @@ def pixel_class_distance(
             if memory.training:
                 memory.remember(ours.means, theirs.means, present, classes)
         close_s, close_t = (
-            _closeness(means, *class_products(x, means), there, **wide)
-            for x, means in ((student, means_s), (teacher, means_t))
+            closeness(means, *class_products(x, means), there) for x, means in ((student, means_s), (teacher, means_t))
         )
     sampled = nearest_labels(labels, student.shape[-2:]).flatten(1)
     known = (sampled >= 0) & (sampled < num_classes) & (sampled != ignore_index)
