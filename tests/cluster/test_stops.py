@@ -80,7 +80,7 @@ def hit(slurm: Cluster, stop: str, ways: list[Way]) -> None:
 def goes_on_by_itself(way: Way, stop: str) -> bool:
     """Tell whether nobody has to give the command once more."""
     if way.name == "submitit":
-        return stop != "cancel"
+        return stop not in ("cancel", "ctrl-C")  # after which its jobs go on, and their results wait to be collected
     return stop not in ("cancel", "ctrl-C") and way.name != "srun"
 
 
@@ -92,8 +92,8 @@ def stopped(slurm: Cluster, stop: str, folder: Path, names: list[str]) -> list[W
         hit(slurm, stop, ways)
     for way in ways:
         if not goes_on_by_itself(way, stop):
-            wait(way.ended, 240, f"{way.name} ends")
-            if not way.finished():
+            wait(way.ended, 600, f"{way.name} ends")
+            if not way.finished() or way.name == "submitit":
                 way.start()
     wait(lambda: all(way.ended() for way in ways), 900, "all end")
     return ways

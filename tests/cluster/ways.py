@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,7 +106,8 @@ class Way:
         return [*two, script, folder, *self.options, "data.batch_size=2"]
 
     def _srun(self, minutes: int, notice: int) -> list[str]:
-        words = ["srun", "--ntasks=1", f"--time={minutes}", f"--signal=USR1@{notice}", *GPUS]
+        # -X hands ctrl-C on; else two of them within a second kill the tasks at once.
+        words = ["srun", "-X", "--ntasks=1", f"--time={minutes}", f"--signal=USR1@{notice}", *GPUS]
         run = [sys.executable, "-m", "idd_seg.train", f"hydra.run.dir={self.folder}", "resume=auto"]
         return [*words, *run, *self.options]
 
@@ -136,7 +136,7 @@ class Way:
     def ended(self) -> bool:
         """Tell whether nothing of it is queued or runs any more."""
         if self.process is not None:
-            return self.process.poll() is not None
+            return self.process.poll() is not None and not (self.name == "submitit" and self.queued())
         states = self.cluster.run("squeue", "-h", "-j", ",".join(self.jobs), "-o", "%T", check=False).split()
         return not states
 
@@ -150,12 +150,9 @@ class Way:
         return all(same), sum(lost(folder) for folder in self.runs)
 
     def interrupt(self) -> None:
-        """Press ctrl-C in the terminal that waits; srun wants it twice within a second."""
+        """Press ctrl-C in the terminal that waits."""
         assert self.process is not None
         os.killpg(self.process.pid, signal.SIGINT)
-        if self.name == "srun":
-            time.sleep(0.3)
-            os.killpg(self.process.pid, signal.SIGINT)
 
 
 WAYS = ("train.sbatch", "sweep.sbatch", "multinode.sbatch", "srun", "submitit", "torchrun")
