@@ -36,10 +36,18 @@ MAY_CHANGE = (
     *("trainer.timeout_minutes", "trainer.max_time", *(f"data.{name}" for name in LOADING)),
 )
 
+# Beside those of `data`: what runs of before do not have, with the values that stand for what these did.
+NEW = {"loss.idd.level": "classes", "loss.idd.side": "both", "loss.idd.lift": False}
+
 
 def may_change(key: str) -> bool:
     """Tell whether a run may resume with another value of an option, given by its dotted name."""
     return any(key == name or key.startswith(f"{name}.") for name in MAY_CHANGE)
+
+
+def is_as_before(key: str, value: Any) -> bool:
+    """Tell whether an option, given by its dotted name, is new and changes nothing with this value."""
+    return key in NEW and bool(NEW[key] == value)
 
 
 def without(options: Mapping[Any, Any], left_out: Iterable[str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
-from idd_seg.config.option_roles import may_change
+from idd_seg.config.option_roles import is_as_before, may_change
 from idd_seg.data.pipeline.labels import with_table
 from idd_seg.errors import Pruned, RunFolderError, TimeUp, UserError, message_of
 from idd_seg.runs.data_files import Fingerprints, read_files, refuse_other_files, write_files
@@ -173,6 +173,7 @@ def _compared(cfg: Any, *, moved: bool) -> dict[str, Any]:
     """Return a configuration's values by dotted key, as those of earlier versions have them."""
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     found = _flat({**plain, "data": with_table(plain["data"])} if isinstance(plain.get("data"), Mapping) else plain)
+    found = {key: value for key, value in found.items() if not is_as_before(key, value)}
     root = found.get("data.root")
     if moved and isinstance(root, str):
         inside = {key: value for key, value in found.items() if isinstance(value, str) and key.startswith("data.")}
