@@ -25,6 +25,7 @@ from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.losses.class_mass import log_masses
 from idd_seg.losses.idd import class_means
 from idd_seg.losses.ops.class_distances import distance_matrix
+from idd_seg.losses.ops.class_edges import class_edges
 from idd_seg.losses.ops.grid import nearest_labels
 from idd_seg.losses.ops.position_probe import fit_step, frozen_probe
 from idd_seg.losses.ops.spatial_distributions import blurred, spatial_softmax
@@ -144,6 +145,51 @@ def show_fitnet(outputs: Outputs, batch: Batch, data: SegmentationDataModule) ->
     shown = (centred @ directions[:3].T).view(len(features), *features.shape[-2:], 3)[0]
     low, high = shown.flatten(0, 1).quantile(0.02, dim=0), shown.flatten(0, 1).quantile(0.98, dim=0)
     return ((shown - low) / (high - low)).clamp(0, 1)
+
+
+def stage4(outputs: Outputs) -> Tensor:
+    """The features (N, C, h, w) of the backbone's last stage."""
+    return outputs.features["stage4"]
+
+
+def show_mgd(outputs: Outputs, batch: Batch, data: SegmentationDataModule) -> Tensor:
+    """Strength of the last stage's features."""
+    return F.normalize(stage4(outputs)[0].square().mean(0).flatten(), dim=0).view_as(stage4(outputs)[0, 0])
+
+
+def show_afdcd(outputs: Outputs, batch: Batch, data: SegmentationDataModule) -> Tensor:
+    """Which of 16 groups of channels is the strongest."""
+    parts = stage4(outputs)[0].tensor_split(16)
+    return torch.stack([part.square().mean(0) for part in parts]).argmax(0).float()
+
+
+def show_attnfd(outputs: Outputs, batch: Batch, data: SegmentationDataModule) -> Tensor:
+    """Weights of the positions, as an attention without parameters gives them."""
+    features = F.normalize(head(outputs)[0].flatten(), dim=0).view_as(head(outputs)[0])
+    return (features.amax(0) + features.mean(0)) / features.amax()
+
+
+def show_apd(outputs: Outputs, batch: Batch, data: SegmentationDataModule) -> Tensor:
+    """Similarity of each position to the classes' centres in the batch: to that of its own class."""
+    labels = nearest_labels(batch.label, head(outputs).shape[-2:]).clamp(max=data.num_classes - 1)
+    units = F.normalize(head(outputs), dim=1)
+    centres = F.normalize(class_means(units, batch.label, data.num_classes, scope="batch")[0][0], dim=1)
+    return (torch.einsum("kc,chw->khw", centres, units[0]) / 0.1).softmax(0).gather(0, labels[:1])[0]
+
+
+def show_rmrkd(outputs: Outputs, batch: Batch, data: SegmentationDataModule) -> Tensor:
+    """Similarity of each position to the mean of one class in the scene."""
+    means, _ = class_means(stage4(outputs), batch.label, data.num_classes)
+    prototype = means[0, data.class_names.index("ground")]
+    return F.cosine_similarity(stage4(outputs)[0], prototype[:, None, None], dim=0)
+
+
+def show_bpkd(outputs: Outputs, batch: Batch, data: SegmentationDataModule) -> Tensor:
+    """Probability of the true class, at the edges of classes."""
+    size = outputs.logits.shape[-2:]
+    labels = nearest_labels(batch.label, size).clamp(max=data.num_classes - 1)
+    edges = class_edges(batch.label, data.num_classes, size, width=7)[0].amax(0)
+    return edges * outputs.logits.softmax(1).gather(1, labels[:, None])[0, 0]
 
 
 def drawings() -> dict[str, Draw]:

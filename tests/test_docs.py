@@ -221,6 +221,7 @@ def test_command(command: str, place: Path) -> None:
             *(["step.sizes=[[64,64]]", "step.terms=[ce,idd]", "teacher=medium"] if "step" in words else []),
         ],
         "study": [*SMALL_STUDY, *_two_methods(words)],
+        "label": ["confidence=0"],  # of a network that is certain of nothing
         "import_checkpoint": [*(foreign(words) or ())],
     }
     if module == "import_checkpoint":

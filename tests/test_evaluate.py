@@ -28,7 +28,7 @@ from idd_seg.data.pipeline.submission import ServerFormat
 from idd_seg.errors import ConfigError, DataError
 from idd_seg.evaluation.inference import Inference
 from idd_seg.evaluation.scoring import evaluate, submit
-from idd_seg.metrics import ConfusionMatrix, scores
+from idd_seg.metrics.confusion import ConfusionMatrix, scores
 from idd_seg.ops.upsample import whole_view
 from idd_seg.types import Outputs
 from tests.commands import call

@@ -18,9 +18,10 @@ from PIL import Image
 from idd_seg import prepare
 from idd_seg.data.camvid import CamVid
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
-from idd_seg.dataset_check.contact_sheet import SIDE, contact_sheet, overlay
+from idd_seg.dataset_check.contact_sheet import classes_of, contact_sheet
 from idd_seg.dataset_check.report import SHOWN, check
 from idd_seg.errors import ConfigError, DataError
+from idd_seg.plotting.contact_sheet import SIDE, overlay
 from tests.commands import call
 from tests.data import layouts
 from tests.data.layouts import make_data, photograph, raw, save, values
@@ -253,7 +254,7 @@ def test_classes_are_laid_over_what_takes_part_alone(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (4, 6, 3)).astype(np.uint8)
     label = np.random.default_rng(1).integers(0, 11, (4, 6)).astype(np.uint8)
     label[1] = 255
-    found = overlay(image, label, data, 0.5)
+    found = overlay(image, label, classes_of(data), 0.5)
     expected = (image.astype(float) + np.array(data.palette)[np.where(label == 255, 0, label)]) / 2
     assert np.abs(found[label != 255] - expected[label != 255]).max() <= 0.5
     assert np.array_equal(found[1], image[1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -20,11 +20,11 @@ from idd_seg.checkpoints.reader import Saved
 from idd_seg.config import restore
 from idd_seg.data.augment import cut, whole
 from idd_seg.data.pipeline.source import UInt8
-from idd_seg.errors import CheckpointError, DataError
+from idd_seg.errors import CheckpointError, ConfigError, DataError
 from idd_seg.evaluation.inference import Inference
 from idd_seg.evaluation.picture_input import read_picture, to_rgb
 from idd_seg.evaluation.scoring import pick_device
-from idd_seg.evaluation.sliding_window import class_chunks
+from idd_seg.evaluation.sliding_window import class_chunks, confident_chunks
 from idd_seg.models.segmenter import Segmenter
 
 ClassIds: TypeAlias = NDArray[Any]
@@ -33,6 +33,20 @@ Picture: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.uint8] |
 # Larger pictures than this, in pixels that the network sees, are shown through windows of this size.
 WHOLE_LIMIT = 2**22
 WINDOW = (1024, 1024)
+NO_CLASS = 255  # of a pixel whose class is not certain enough
+
+
+class Confident(NamedTuple):
+    """Class ids (H, W) uint8, `NO_CLASS` where no class is probable enough.
+
+    Attributes:
+        certainty: mean over the pixels of the probability of the likeliest class, 0 to 1.
+        share: of the pixels that have a class.
+    """
+
+    ids: UInt8
+    certainty: float
+    share: float
 
 
 class Model:
@@ -50,12 +64,17 @@ class Model:
     """
 
     def __init__(self, network: Segmenter, saved: Saved, device: torch.device, whole_limit: int = WHOLE_LIMIT) -> None:
-        self.card, self.saved, self.device, self.whole_limit = DataCard.of(saved), saved, device, whole_limit
-        if network.num_classes != len(self.card.class_names):
+        self.saved = saved
+        card = DataCard.of(saved)
+        if network.num_classes != len(card.class_names):
             raise CheckpointError(
-                f"'{saved.path}': the network has {network.num_classes} classes, its data {len(self.card.class_names)}"
+                f"'{saved.path}': the network has {network.num_classes} classes, its data {len(card.class_names)}"
             )
-        self.network = network.eval().to(device)
+        self._set(network, card, device, whole_limit)
+
+    def _set(self, network: Any, card: DataCard, device: torch.device, whole_limit: int) -> None:
+        self.card, self.device, self.whole_limit = card, device, whole_limit
+        self.network: Segmenter = network.eval().to(device)
         self.normalise = Normalise(self.card).to(device)
 
     @property
@@ -96,17 +115,45 @@ class Model:
     @torch.inference_mode()
     def show(self, pictures: Sequence[UInt8], inference: Inference | None = None) -> ClassIds:
         """Return the class ids (N, H, W) of N pictures (H, W, 3) of one size, shown together."""
-        size = (pictures[0].shape[0], pictures[0].shape[1])
-        window = whole(*size, self.card.image_scale)
-        scaled = [cut(picture, window, cv2.INTER_LINEAR) for picture in pictures]
-        # A picture alone is not copied: it may be large.
-        stack = scaled[0][None] if len(scaled) == 1 else np.stack(scaled)
-        image = torch.from_numpy(stack).permute(0, 3, 1, 2)
+        image, size = self._stacked(pictures)
         ids = np.empty((len(pictures), *size), np.uint8 if len(self.class_names) <= 256 else np.uint16)
         chosen = self.inference_for(image.shape[2], image.shape[3], inference)
         for top, rows in class_chunks(chosen, self.network, image, size, self._prepare):
             ids[:, top : top + rows.shape[1]] = rows.cpu().numpy()
         return ids
+
+    @torch.inference_mode()
+    def show_confident(
+        self, pictures: Sequence[UInt8], confidence: float, inference: Inference | None = None
+    ) -> list[Confident]:
+        """Return the class ids of N pictures (H, W, 3) of one size where their probability is at least `confidence`.
+
+        Raises:
+            ConfigError: for more than 255 classes: 255 stands for no class.
+        """
+        if len(self.class_names) > NO_CLASS:
+            raise ConfigError(f"{len(self.class_names)} classes and {NO_CLASS} for none don't fit into 8 bits")
+        image, size = self._stacked(pictures)
+        ids = np.empty((len(pictures), *size), np.uint8)
+        sums = torch.zeros(len(pictures), dtype=torch.float64)
+        chosen = self.inference_for(image.shape[2], image.shape[3], inference)
+        for top, rows, probability in confident_chunks(chosen, self.network, image, size, self._prepare):
+            taken = torch.where(probability >= confidence, rows, NO_CLASS).to(torch.uint8)
+            ids[:, top : top + rows.shape[1]] = taken.cpu().numpy()
+            sums += probability.sum((1, 2)).double().cpu()
+        return [
+            Confident(one, float(total) / one.size, float((one != NO_CLASS).mean()))
+            for one, total in zip(ids, sums, strict=True)
+        ]
+
+    def _stacked(self, pictures: Sequence[UInt8]) -> tuple[Tensor, tuple[int, int]]:
+        """Return pictures of one size as (N, 3, h, w) uint8, as large as the network sees them, and their own size."""
+        size = (pictures[0].shape[0], pictures[0].shape[1])
+        window = whole(*size, self.card.image_scale)
+        scaled = [cut(picture, window, cv2.INTER_LINEAR) for picture in pictures]
+        # A picture alone is not copied: it may be large.
+        stack = scaled[0][None] if len(scaled) == 1 else np.stack(scaled)
+        return torch.from_numpy(stack).permute(0, 3, 1, 2), size
 
     def _prepare(self, part: Tensor) -> Tensor:
         prepared: Tensor = self.normalise(part.to(self.device))

@@ -14,7 +14,7 @@ from PIL import Image
 import idd_seg.train
 from idd_seg.callbacks.sample_gallery_data import IGNORED, WIDTH, Gallery, GallerySample, spread, write
 from idd_seg.data.shapes import Shapes
-from idd_seg.metrics import scores
+from idd_seg.metrics.confusion import scores
 from tests.commands import call
 from tests.helpers import TINY
 

@@ -71,7 +71,8 @@ class Child:
     @property
     def errors(self) -> list[str]:
         """The messages of the program to its user."""
-        return [line for line in self.text.splitlines() if line.startswith("error: ")]
+        # PyTorch's handler of SIGBUS writes the zero byte behind its text too.
+        return [line for line in self.text.replace("\0", "").splitlines() if line.startswith("error: ")]
 
     @property
     def explained(self) -> bool:

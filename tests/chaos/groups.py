@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.chaos.kills import LIMIT, PLAIN, Result, result_of
 from tests.chaos.outcome import Outcome
 
+TOP = Path(__file__).parents[2]
 GROUP, STILL = "two processes", "a process that stands still"
 DDP = (*PLAIN, "data.batch_size=2", "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 SIGN = "+callbacks.sign={{_target_: tests.chaos.signs.RankSign, folder: '{}'}}"
@@ -24,7 +25,11 @@ ENDLESS = ("trainer.max_steps=100000", "data.train_length=100000", "trainer.val_
 def started(folder: Path, name: str, *more: str) -> subprocess.Popen[str]:
     """Start a run of two processes, each with an interpreter of its own."""
     (folder / f"{name}-signs").mkdir(exist_ok=True)
-    environment = {**os.environ, "IDD_SEG_CACHE": str(folder / "cache"), "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {
+        **os.environ,
+        "IDD_SEG_CACHE": str(folder / "cache"),
+        "PYTHONPATH": f"{TOP / 'src'}{os.pathsep}{TOP}",
+    }
     sign = SIGN.format(folder / f"{name}-signs")
     return subprocess.Popen(
         [sys.executable, "-m", "idd_seg.train", *DDP, sign, "resume=auto", f"hydra.run.dir={name}", *more],
@@ -60,7 +65,7 @@ def training(process: subprocess.Popen[str], signs: Path) -> bool:
 def kill_groups(folder: Path, seed: int, number: int) -> Iterator[Outcome]:
     """End a run of two processes by its supervisor or by one of the two, and compare what it comes to."""
     rng = random.Random(seed)
-    code, output = ended(started(folder, "pair-whole"))
+    code, output = ended(started(folder, "pair-whole"), 2 * LIMIT)
     assert code == 0, output
     expected = result_of(folder / "pair-whole")
     for _ in range(number):

@@ -27,7 +27,7 @@ from idd_seg.types import Batch, Outputs
 from tests.config.test_composition import compose
 
 K, SIZE, GRID, LABELLED, ALL = 11, (24, 32), (6, 8), 2, 4
-CHANNELS = {"stage1": 4, "stage2": 6, "stage3": 8, "stage4": 10, "head": 8}
+CHANNELS = {"stage1": 16, "stage2": 16, "stage3": 32, "stage4": 48, "head": 16}
 NAMES = [name for name in options_of("loss") if name != "every"]
 
 

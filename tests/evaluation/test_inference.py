@@ -21,7 +21,7 @@ from idd_seg.config.instantiate import make_inference
 from idd_seg.errors import ConfigError, UserError
 from idd_seg.evaluation.inference import Inference
 from idd_seg.evaluation.scoring import evaluate
-from idd_seg.metrics import ConfusionMatrix
+from idd_seg.metrics.confusion import ConfusionMatrix
 from idd_seg.ops.upsample import mean_logits, predict
 from idd_seg.types import Outputs
 from tests.data.sources import Coordinates, OneSource

@@ -6,10 +6,11 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from idd_seg.losses.attnfd import AttentionGuided, scaled_distance
-from idd_seg.losses.ops.attention import Attention, Connector, pooled_attention
+from idd_seg.losses.ops.attention import Attention, pooled_attention
+from idd_seg.losses.ops.connector import Connector
 from tests.losses.scenes import batch_of, descend, outputs_of, random_features
 
 LABELS = torch.zeros(2, 4, 4, dtype=torch.long)
@@ -98,6 +99,31 @@ def test_gradients_equal_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda x: scaled_distance(connector(attention(x)), teacher), student)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_the_distance_by_sums_is_that_of_the_maps(training: bool) -> None:
+    torch.manual_seed(0)
+    modules = nn.ModuleList([Attention(3), Connector(3, 4)]).double().train(training)
+    attention, connector = modules
+    assert isinstance(attention, Attention)
+    assert isinstance(connector, Connector)
+    with torch.no_grad():
+        connector.norm.weight.copy_(torch.tensor([1.0, 0.5, -2.0, 1.5]))
+        connector.norm.bias.copy_(torch.tensor([0.3, 0.0, -1.0, 2.0]))
+    x, teacher = random_features(2, 3, 3, 4).requires_grad_(), random_features(2, 4, 3, 4, seed=1)
+    leaves = [x, *modules.parameters()]
+    start = {key: value.clone() for key, value in modules.state_dict().items()}
+    plain = scaled_distance(connector(attention(x)), teacher)
+    expected = torch.autograd.grad(plain, leaves)
+    after = {key: value.clone() for key, value in modules.state_dict().items()}
+    modules.load_state_dict(start)
+    found = connector.distance(x, *attention.weights(x), teacher)
+    torch.testing.assert_close(found, plain)
+    for ours, gradient in zip(torch.autograd.grad(found, leaves), expected, strict=True):
+        torch.testing.assert_close(ours, gradient)
+    for key, value in modules.state_dict().items():
+        torch.testing.assert_close(value, after[key])
+
+
 @pytest.mark.parametrize("kind", ["fixed", "pooled"])
 def test_the_term_is_the_mean_over_its_maps_and_trains_what_it_should(kind: str) -> None:
     torch.manual_seed(0)
@@ -115,7 +141,9 @@ def test_the_term_is_the_mean_over_its_maps_and_trains_what_it_should(kind: str)
     for tap in ("stage4", "head"):
         refined = term.teachers[tap](theirs[tap]) if kind == "fixed" else pooled_attention(theirs[tap])
         expected.append(scaled_distance(term.connectors[tap](term.students[tap](maps[tap])), refined))
-    torch.testing.assert_close(term(student, teacher, batch_of(LABELS)), torch.stack(expected).mean())
+    torch.testing.assert_close(
+        term(student, teacher, batch_of(LABELS)), torch.stack(expected).mean(), rtol=1e-5, atol=1e-6
+    )
     head = maps["head"].clone().requires_grad_()
     trained = [p for p in term.parameters() if p.requires_grad]
     losses = descend(

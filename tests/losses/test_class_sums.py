@@ -16,8 +16,10 @@ from idd_seg.losses.ops import class_products as products_module
 from idd_seg.losses.ops import class_sums as sums_module
 from idd_seg.losses.ops.cells import Cells, cells_of, columns_for
 from idd_seg.losses.ops.class_cosines import class_cosines
-from idd_seg.losses.ops.class_products import class_products, unit_class_sums
+from idd_seg.losses.ops.class_products import class_products
 from idd_seg.losses.ops.class_sums import channels_last, class_sums
+from idd_seg.losses.ops.mean_products import mean_products, unit_map
+from idd_seg.losses.ops.prototypes import graph_prototypes
 from tests.losses.scenes import random_features, random_labels
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -141,11 +143,29 @@ def test_products_with_all_classes_equal_plain_sums(layout: torch.memory_format,
     assert channels_last(leaves[0].grad) is channels_last(features)
 
 
+@pytest.mark.parametrize("scope", ["image", "batch", "world"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_sums_of_unit_features_equal_plain_ones(layout: torch.memory_format, way: None) -> None:
+def test_means_and_products_in_one_are_those_of_two_steps(layout: torch.memory_format, scope: str, way: None) -> None:
     features, cells = scene(layout)
+    leaf = features.clone(memory_format=torch.preserve_format).requires_grad_()
+    found = mean_products(leaf, cells, scope)
+    means = graph_prototypes(leaf, cells, scope).means
+    expected = (means, *class_products(leaf, means))
+    for ours, plain in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, plain)
+    assert torch.autograd.gradcheck(lambda x: mean_products(x, cells, scope), leaf)
+    (gradient,) = torch.autograd.grad(sum(x.square().sum() for x in found), leaf)
+    assert channels_last(gradient) is channels_last(features)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_unit_map_equals_the_plain_one(layout: torch.memory_format, way: None) -> None:
+    features, _ = scene(layout)
     features[0, :, 0, 0] = 0
-    expected = literal_sums(F.normalize(features, dim=1), cells)
-    torch.testing.assert_close(unit_class_sums(features, cells), expected)
-    leaf = features.clone(memory_format=torch.preserve_format) + 1e-3
-    assert torch.autograd.gradcheck(lambda x: unit_class_sums(x, cells), leaf.requires_grad_())
+    torch.testing.assert_close(unit_map(features), F.normalize(features, dim=1))
+    leaf = (features + 1e-3).requires_grad_()
+    assert torch.autograd.gradcheck(unit_map, leaf)
+    zero = torch.zeros(1, 3, 2, 2, requires_grad=True)
+    unit_map(zero).sum().backward()
+    assert zero.grad is not None
+    assert not zero.grad.any()

@@ -48,7 +48,7 @@ def test_value_by_hand() -> None:
     # Of 1, 2, 3 the second is dropped and doubled by G: 2, 0, 6 against 1, 1, 1.
     student = torch.tensor([1.0, 2.0, 3.0]).reshape(1, 1, 1, 3)
     kept = torch.tensor([True, False, True]).reshape(1, 1, 1, 3)
-    loss = masked_generation(student, torch.ones(1, 1, 1, 3), kept, lambda x: 2 * x)
+    loss = masked_generation(student, torch.ones(1, 1, 1, 3), kept, lambda x, kept: 2 * x * kept)
     assert loss.item() == pytest.approx((1 + 1 + 25) / 3)
 
 
@@ -69,6 +69,17 @@ def test_gradient_equals_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda x: masked_generation(x, teacher, kept, generator), student)
 
 
+def test_gradients_of_a_generator_are_those_of_plain_convolutions() -> None:
+    torch.manual_seed(0)
+    generator, kept = Generator(2).double(), torch.tensor([True, False, True, True]).reshape(1, 1, 2, 2)
+    x = random_features(1, 2, 2, 2).requires_grad_()
+    leaves = [x, *generator.parameters()]
+    found = torch.autograd.grad(generator(x, kept).square().sum(), leaves)
+    plain = generator.second(generator.first(x * kept).relu()).square().sum()
+    for ours, expected in zip(found, torch.autograd.grad(plain, leaves), strict=True):
+        torch.testing.assert_close(ours, expected)
+
+
 def test_a_dropped_position_gets_no_gradient_and_a_kept_one_does() -> None:
     torch.manual_seed(0)
     generator, kept = Generator(2).double(), torch.tensor([True, False]).reshape(1, 1, 1, 2)
@@ -82,7 +93,7 @@ def test_a_dropped_position_gets_no_gradient_and_a_kept_one_does() -> None:
 def test_the_loss_goes_with_the_square_of_the_scale() -> None:
     student, teacher = random_features(2, 3, 4, 4), random_features(2, 3, 4, 4, seed=1)
     kept = kept_positions(student, 0.5)
-    once, thrice = (masked_generation(f * student, f * teacher, kept, lambda x: x).item() for f in (1, 3))
+    once, thrice = (masked_generation(f * student, f * teacher, kept, lambda x, kept: x * kept).item() for f in (1, 3))
     assert thrice == pytest.approx(9 * once)
 
 
@@ -139,9 +150,10 @@ def test_equal_widths_have_no_adapter_and_labels_do_not_matter() -> None:
 def test_a_generator_computes_in_float32(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     generator, x = Generator(3), random_features(2, 3, 4, 4, dtype=dtype)
-    expected = generator.double()(x.double())
+    kept = kept_positions(x, 0.5)
+    expected = generator.double()(x.double(), kept)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        y = generator.float()(x)
+        y = generator.float()(x, kept)
     assert y.dtype == torch.float32
     torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
 

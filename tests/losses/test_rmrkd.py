@@ -211,7 +211,9 @@ def test_each_part_has_its_weight_and_holds_what_it_needs(name: str) -> None:
     inside, outside = channels_inside_and_outside(*logits, batch.label)
     expected = {
         "relation_weight": lambda: cross_relation(term.adapter(x), y, batch.label, 3),
-        "generation_weight": lambda: (term.generator(term.adapter(x)) - y).square().mean(),
+        "generation_weight": lambda: (
+            (term.generator(term.adapter(x), torch.ones(2, 1, 4, 4, dtype=torch.bool)) - y).square().mean()
+        ),
         "inside_weight": lambda: inside,
         "outside_weight": lambda: outside,
     }[name]()

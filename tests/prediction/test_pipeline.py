@@ -17,7 +17,7 @@ import torch
 from idd_seg.errors import DataError, UserError
 from idd_seg.prediction.inputs import PictureJob
 from idd_seg.prediction.pipeline import Pipeline, shown
-from idd_seg.prediction.results import _whole
+from idd_seg.prediction.results import write_whole
 
 JOBS = [PictureJob(Path(f"{i}.png"), Path(str(i))) for i in range(30)]
 
@@ -68,7 +68,8 @@ def test_threads_do_not_share_a_draft(tmp_path: Path) -> None:
                 time.sleep(0.001)
 
     threads = [
-        threading.Thread(target=_whole, args=(path, partial(slow, text=str(i) * 20))) for i, path in enumerate(paths)
+        threading.Thread(target=write_whole, args=(path, partial(slow, text=str(i) * 20)))
+        for i, path in enumerate(paths)
     ]
     for thread in threads:
         thread.start()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from idd_seg.benchmarks.rows import Row
 from idd_seg.benchmarks.timing import peak_device_memory, peak_memory, time_all
-from idd_seg.metrics import ConfusionMatrix
+from idd_seg.metrics.confusion import ConfusionMatrix
 
 SIZE, STRIDE = (1024, 2048), 8
 

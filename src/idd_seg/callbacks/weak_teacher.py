@@ -9,7 +9,7 @@ import lightning as L
 import torch
 
 from idd_seg.distillation.module import Distiller
-from idd_seg.metrics import ConfusionMatrix, scores
+from idd_seg.metrics.confusion import ConfusionMatrix, scores
 
 
 class WeakTeacher(L.Callback):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -96,8 +97,13 @@ def make_student(cfg: DictConfig, *, typed: bool = True) -> Segmenter:
 
 def make_inference(node: DictConfig, saved: Saved) -> Inference:
     """Build how pictures are shown; a sliding window is as large as the training crop unless `crop` says otherwise."""
+    return inference_of(node, saved.config("data"))
+
+
+def inference_of(node: DictConfig, data: Mapping[str, Any]) -> Inference:
+    """Build how pictures are shown to a network that was trained with these options of a data set."""
     crop = node.crop
     if node.mode == "slide" and crop is None:
-        crop = (saved.config("data").get("augment") or {}).get("crop")
+        crop = (data.get("augment") or {}).get("crop")
     inference: Inference = make(node, "eval", crop=list(crop) if isinstance(crop, ListConfig) else crop)
     return inference

@@ -23,7 +23,7 @@ from idd_seg.distillation.term_checks import check_run, check_terms, naming, not
 from idd_seg.distributed.collectives import world_size
 from idd_seg.errors import ConfigError, DataError, NonFiniteError
 from idd_seg.losses.term import Term
-from idd_seg.metrics import ConfusionMatrix, Scores, scores
+from idd_seg.metrics.confusion import ConfusionMatrix, Scores, scores
 from idd_seg.models.segmenter import Segmenter
 from idd_seg.models.teacher import FrozenTeacher
 from idd_seg.types import Batch, Outputs

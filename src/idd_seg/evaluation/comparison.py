@@ -24,7 +24,7 @@ from idd_seg.evaluation.probes import (
     position_readability,
 )
 from idd_seg.evaluation.scoring import batches, confusion_of, images_per_second
-from idd_seg.metrics import Scores, scores
+from idd_seg.metrics.confusion import Scores, scores
 from idd_seg.models.segmenter import Segmenter, count_parameters
 from idd_seg.ops.upsample import predict, whole_view
 from idd_seg.plotting.figures import colourise, figure, legend, show_image

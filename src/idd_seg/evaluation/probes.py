@@ -11,7 +11,7 @@ from torch import Tensor
 from idd_seg.losses.idd import class_means, distance_matrix
 from idd_seg.losses.ops.grid import resize_like
 from idd_seg.losses.ops.position_probe import PositionProbe, fit_step, frozen_probe
-from idd_seg.metrics import spearman
+from idd_seg.metrics.rank_correlation import spearman
 from idd_seg.models.segmenter import Segmenter
 from idd_seg.types import Batch
 

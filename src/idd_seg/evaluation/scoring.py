@@ -15,7 +15,7 @@ from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.data.pipeline.worker_errors import explained
 from idd_seg.errors import ConfigError, DataError, NonFiniteError
 from idd_seg.evaluation.inference import Inference
-from idd_seg.metrics import ConfusionMatrix, Scores, scores
+from idd_seg.metrics.confusion import ConfusionMatrix, Scores, scores
 from idd_seg.ops.upsample import View, predict
 from idd_seg.types import Batch
 

@@ -30,6 +30,23 @@ def class_chunks(
         size: (height, width) of the class ids.
         prepare: from a part of `image` to what the network takes, on its device.
     """
+    for views, rows in _bands(inference, network, image, size, prepare):
+        yield from upsample.class_chunks(views, size, rows)
+
+
+@torch.no_grad()
+def confident_chunks(
+    inference: Inference, network: nn.Module, image: Tensor, size: Sequence[int], prepare: Prepare
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Yield (first row, class ids (N, R, W), their probabilities (N, R, W)); otherwise as `class_chunks`."""
+    for views, rows in _bands(inference, network, image, size, prepare):
+        yield from upsample.confident_chunks(views, size, rows)
+
+
+def _bands(
+    inference: Inference, network: nn.Module, image: Tensor, size: Sequence[int], prepare: Prepare
+) -> Iterator[tuple[list[list[Patch]], tuple[int, int]]]:
+    """Yield what is seen of some rows of the picture, and these rows (first, end), from top to bottom."""
     views = [
         _View(inference, network, image, size, prepare, scale, mirror)
         for scale, mirror in itertools.product(inference.scales, (False, True) if inference.flip else (False,))
@@ -38,7 +55,7 @@ def class_chunks(
     while first < height:
         # As far as no view needs another row of windows.
         end = min(view.advance(first) for view in views)
-        yield from upsample.class_chunks([view.patches for view in views], size, (first, end))
+        yield [view.patches for view in views], (first, end)
         first = end
 
 

@@ -17,7 +17,7 @@ from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.errors import ConfigError, DataError
 from idd_seg.exporting.onnx_file import IMAGE
 from idd_seg.exporting.parity import Runner
-from idd_seg.metrics import ConfusionMatrix, Scores, scores
+from idd_seg.metrics.confusion import ConfusionMatrix, Scores, scores
 from idd_seg.ops.validation import require_whole
 
 # Layers in 8 bits: those whose kernels ONNX Runtime has in 8 bits, and what stands between them.

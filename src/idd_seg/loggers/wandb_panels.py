@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from idd_seg.metrics import Scores
+from idd_seg.metrics.confusion import Scores
 from idd_seg.plotting.figures import figure, literal
 
 # Of W&B's own charts of a matrix; more classes could not be told apart in them, and are a picture and the table of IoU.

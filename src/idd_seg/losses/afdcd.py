@@ -146,7 +146,7 @@ class DenseContrast(AdaptedTerm):
         generated = generated_from(ours, theirs, kept_positions(ours, self.mask_ratio), self.generator)
         losses = []
         if self.regression_weight > 0:
-            losses.append(self.regression_weight * (generated - theirs).square().mean())
+            losses.append(self.regression_weight * F.mse_loss(generated, theirs))
         if self.contrast_weight > 0:
             losses.append(self.contrast_weight * self._contrast(generated, theirs))
         return torch.stack(losses).sum()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from idd_seg.losses.ops.adapters import MapTerm, comparable, unit
+from idd_seg.losses.ops.adapters import MapTerm, comparable, inverse_length
 from idd_seg.losses.ops.cells import Cells, cells_of, columns_for
-from idd_seg.losses.ops.class_products import class_products, inverse_roots, unit_class_sums
 from idd_seg.losses.ops.class_relations import relation_divergence
 from idd_seg.losses.ops.grid import nearest_labels
+from idd_seg.losses.ops.mean_products import mean_products, unit_map
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.ops.validation import require_above
 from idd_seg.types import Batch, Outputs
@@ -60,9 +60,8 @@ def pixel_to_centre(
 
 def _cosines(features: Tensor, cells: Cells) -> Tensor:
     """Cosines (N, k, P) of each cell to the centre of each column; 0 where feature or centre is zero."""
-    centres = unit_class_sums(features, cells).sum(0, keepdim=True)
-    products, squared = class_products(features, unit(centres, dim=2))
-    return products * inverse_roots(squared)[:, None]
+    means, products, _ = mean_products(unit_map(features), cells, "batch")
+    return products * inverse_length(means, dim=2)
 
 
 class PixelToCentre(MapTerm):

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from idd_seg.losses.ops.adapters import comparable, require_equal_widths
-from idd_seg.losses.ops.attention import Attention, Connector, pooled_attention
+from idd_seg.losses.ops.attention import Attention, pooled_attention
+from idd_seg.losses.ops.connector import Connector
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.losses.term import Term, require_tap, teacher_of
 from idd_seg.ops.validation import require_choice
@@ -95,8 +96,11 @@ class AttentionGuided(Term):
         theirs = teacher_of(teacher, self)
         losses = []
         for tap in self.taps:
-            ours = self.connectors[tap](self.students[tap](student.features[tap]))
-            losses.append(scaled_distance(ours, self._refined(tap, theirs.features[tap])))
+            attention, connector = self.students[tap], self.connectors[tap]
+            assert isinstance(attention, Attention)
+            assert isinstance(connector, Connector)
+            ours, refined = comparable(student.features[tap], self._refined(tap, theirs.features[tap]))
+            losses.append(connector.distance(ours, *attention.weights(ours), refined))
         return torch.stack(losses).mean()
 
     @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -40,7 +40,6 @@ class CrossEntropy(Term):
     label_use = "truth"
 
     needs_teacher: ClassVar[bool] = False
-    label_use: ClassVar[Literal["none", "classes", "truth"]] = "truth"
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idd_seg.losses.ops.adapters import AdaptedTerm, comparable
@@ -32,7 +33,7 @@ def masked_generation(student: Tensor, teacher: Tensor, kept: Tensor, generate: 
         student: features (N, C, h, w), already in the teacher's width.
         teacher: (N, C, h', w'), brought to (h, w) bilinearly where the grids differ; takes no gradient.
         kept: (N, 1, h, w) bool.
-        generate: G, from (N, C, h, w) to the same shape.
+        generate: G, from features (N, C, h, w) and `kept` to the same shape; it sees what is kept alone.
 
     Returns:
         A scalar in float32.
@@ -41,7 +42,7 @@ def masked_generation(student: Tensor, teacher: Tensor, kept: Tensor, generate: 
         ValueError: if the widths differ.
     """
     student, teacher = comparable(student, teacher)
-    return (generated_from(student, teacher, kept, generate) - teacher).square().mean()
+    return F.mse_loss(generated_from(student, teacher, kept, generate), teacher)
 
 
 class MaskedGeneration(AdaptedTerm):

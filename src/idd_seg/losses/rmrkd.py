@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idd_seg.losses.ops.adapters import AdaptedTerm, comparable, inverse_length, require_equal_widths
@@ -230,5 +231,5 @@ class CrossRelation(AdaptedTerm):
             losses.append(weight * relation)
         if (weight := self.weights["generation_weight"]) > 0:
             kept = kept_positions(ours, self.mask_ratio)
-            losses.append(weight * (generated_from(ours, theirs, kept, self.generator) - theirs).square().mean())
+            losses.append(weight * F.mse_loss(generated_from(ours, theirs, kept, self.generator), theirs))
         return losses

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from idd_seg.metrics import Scores
+from idd_seg.metrics.confusion import Scores
 
 
 def percent(value: float) -> str:

@@ -15,7 +15,7 @@ from idd_seg.evaluation.picture_input import read_picture, size_of
 from idd_seg.library import ClassIds
 from idd_seg.ops.validation import require_whole
 from idd_seg.prediction.inputs import PictureJob
-from idd_seg.prediction.pipeline import Pipeline, Tally
+from idd_seg.prediction.pipeline import Found, Pipeline, Tally
 from idd_seg.prediction.results import Results
 from idd_seg.prediction.streaming import predict_video
 from idd_seg.prediction.video import probe
@@ -47,26 +47,40 @@ def predict_all(
     jobs: Sequence[PictureJob], show: Callable[[Sequence[UInt8]], Iterable[ClassIds]], results: Results, pace: Pace
 ) -> Tally:
     """Predict pictures, then videos; `show` gives the class ids of pictures of one size."""
-    pictures = [job for job in jobs if not job.is_video]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        pipeline = Pipeline(
-            partial(size_of, max_pixels=pace.max_pixels),
-            partial(read_picture, max_pixels=pace.max_pixels),
-            show,
-            results.write,
-            pace.batch_size,
-            pace.workers,
-            max(AT_A_TIME, pace.batch_size),
-        )
-        tally = Tally()
-        if pictures:
-            bar = progress.add_task("pictures", total=len(pictures))
-            tally = pipeline.run(pictures, lambda: progress.advance(bar))
+    with progress_bars() as progress:
+        tally = show_pictures([job for job in jobs if not job.is_video], show, results.write, pace, progress)
         for job in jobs:
             if job.is_video:
                 _add(tally, _video(job, show, results, pace, progress))
     return tally
+
+
+def progress_bars() -> Progress:
+    """Return bars of what is done, of how many, and of the time left."""
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+
+
+def show_pictures(
+    pictures: Sequence[PictureJob],
+    show: Callable[[Sequence[UInt8]], Iterable[Found]],
+    write: Callable[[PictureJob, UInt8, Found], None],
+    pace: Pace,
+    progress: Progress,
+) -> Tally:
+    """Read, show and write pictures at the same time; see `Pipeline`."""
+    if not pictures:
+        return Tally()
+    pipeline = Pipeline(
+        partial(size_of, max_pixels=pace.max_pixels),
+        partial(read_picture, max_pixels=pace.max_pixels),
+        show,
+        write,
+        pace.batch_size,
+        pace.workers,
+        max(AT_A_TIME, pace.batch_size),
+    )
+    bar = progress.add_task("pictures", total=len(pictures))
+    return pipeline.run(pictures, lambda: progress.advance(bar))
 
 
 def _video(

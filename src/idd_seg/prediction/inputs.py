@@ -32,12 +32,18 @@ class PictureJob:
         return self.source.suffix.lower() in VIDEO_SUFFIXES
 
 
-def find_jobs(text: str, output: Path, keep_ending: bool = False, lines: TextIO | None = None) -> list[PictureJob]:
+def find_jobs(
+    text: str,
+    output: Path,
+    keep_ending: bool = False,
+    lines: TextIO | None = None,
+    results: Sequence[str] = KINDS,
+) -> list[PictureJob]:
     """Return the files that `input` means, in the order of names, or of the list.
 
     Args:
         text: a file; a folder, all pictures below it; a pattern, `**` means any folders; `-`, a list on `lines`.
-        output: the folders of `KINDS` in it hold results, which are no input.
+        output: its folders of the names `results` hold results, which are no input.
         keep_ending: `a.jpg` gives `a.jpg.png` instead of `a.png`.
         lines: the standard input by default.
 
@@ -48,7 +54,7 @@ def find_jobs(text: str, output: Path, keep_ending: bool = False, lines: TextIO 
     if "://" in text:
         raise ConfigError(f"input={text} is a URL; download it, and give the file's path")
     sources, top = _listed(lines or sys.stdin) if text == "-" else _found(text)
-    made = {output.resolve() / kind for kind in KINDS}
+    made = {output.resolve() / kind for kind in results}
     kept = [path for path in sources if not made & set(path.resolve().parents)]
     if not kept:
         raise DataError(f"input={printable(text)}: all that it means are results in the output folder '{output}'")

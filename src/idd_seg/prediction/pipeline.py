@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 
 from idd_seg.data.pipeline.source import UInt8
 from idd_seg.errors import DataError, UserError, message_of
-from idd_seg.library import ClassIds
 from idd_seg.prediction.inputs import PictureJob
 
+Found = TypeVar("Found")  # what the network finds in a picture
 # After these every further picture would fail too.
 FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
@@ -37,7 +38,7 @@ class Tally:
     wall: float = 0.0
 
 
-def shown(show: Callable[[Sequence[UInt8]], Iterable[ClassIds]], pictures: Sequence[UInt8]) -> Iterable[ClassIds]:
+def shown(show: Callable[[Sequence[UInt8]], Iterable[Found]], pictures: Sequence[UInt8]) -> Iterable[Found]:
     """Show pictures to the network.
 
     Raises:
@@ -96,14 +97,14 @@ class _Ended:
     error: BaseException | None
 
 
-class Pipeline:
+class Pipeline(Generic[Found]):
     """Threads that read and write around a network in the thread that calls `run`.
 
     Args:
         size_of: (height, width) of a file, without decoding it.
         read: a file -> (H, W, 3) uint8.
-        show: pictures of one size -> their class ids.
-        write: job, picture, class ids -> files.
+        show: pictures of one size -> what the network found in each, such as their class ids.
+        write: job, picture, what was found -> files.
         batch_size: pictures of one size that are shown together. The network never waits for more of a size while it
             could work.
         workers: threads that read, and threads that write.
@@ -114,8 +115,8 @@ class Pipeline:
         self,
         size_of: Callable[[Path], tuple[int, int]],
         read: Callable[[Path], UInt8],
-        show: Callable[[Sequence[UInt8]], Iterable[ClassIds]],
-        write: Callable[[PictureJob, UInt8, ClassIds], None],
+        show: Callable[[Sequence[UInt8]], Iterable[Found]],
+        write: Callable[[PictureJob, UInt8, Found], None],
         batch_size: int = 1,
         workers: int = 2,
         budget: int = 2**24,
@@ -178,13 +179,13 @@ class Pipeline:
         start = time.perf_counter()
         found = shown(self.show, [read.picture for read in batch])
         tally.busy += time.perf_counter() - start
-        for read, ids in zip(batch, found, strict=True):
-            writers.submit(self._write, read, ids)
+        for read, one in zip(batch, found, strict=True):
+            writers.submit(self._write, read, one)
 
-    def _write(self, read: _Read, ids: ClassIds) -> None:
+    def _write(self, read: _Read, found: Found) -> None:
         error: BaseException | None = None
         try:
-            self.write(read.job, read.picture, ids)
+            self.write(read.job, read.picture, found)
         except BaseException as caught:
             error = caught
         self.budget.give_back(read.pixels)

@@ -43,7 +43,7 @@ class Results:
             raise ConfigError(f"opacity must be a number from 0 to 1, got '{opacity}'")
         self.folder, self.model, self.save, self.opacity = folder, model, list(save), float(opacity)
         self.frames = frames
-        _try_to_write(folder)
+        try_to_write(folder)
 
     def path(self, kind: str, job: PictureJob, suffix: str = ".png") -> Path:
         """Return where a result is written."""
@@ -74,13 +74,13 @@ class Results:
         if "overlay" in self.save:
             self.blend(picture, ids)
             encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR, dst=picture))[1]
-            _whole(self.path("overlay", job), lambda draft: draft.write_bytes(encoded.data))
+            write_whole(self.path("overlay", job), lambda draft: draft.write_bytes(encoded.data))
 
     def write_ids(self, job: PictureJob, ids: ClassIds) -> None:
         """Write the class ids alone, as grey values and in colours, as far as they are asked for."""
         for kind in self.save:
             if kind != "overlay":
-                _whole(self.path(kind, job), partial(self._image(kind, ids).save, format="PNG"))
+                write_whole(self.path(kind, job), partial(self._image(kind, ids).save, format="PNG"))
 
     def _image(self, kind: str, ids: ClassIds) -> Image.Image:
         if ids.dtype != np.uint8:
@@ -98,7 +98,7 @@ class Results:
             cv2.addWeighted(colours, self.opacity, part, 1 - self.opacity, 0, dst=part)
 
 
-def _whole(path: Path, write: Callable[[Path], object]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Write beside the target and rename, so that no half file is ever seen and no link is followed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # A name of its own: threads write at once, and long names may differ behind what fits.
@@ -122,7 +122,7 @@ def _umask() -> int:
 _UMASK = _umask()  # can only be read by being set, which is no business of threads
 
 
-def _try_to_write(folder: Path) -> None:
+def try_to_write(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".writable.{os.getpid()}"

@@ -26,6 +26,16 @@ STRIP = 512  # rows
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_DEPTH = 24  # place of the bits a channel
 ORIENTATION = 0x0112  # EXIF
+# What undoes the turn of each value of the tag.
+BACK = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 BITS, SAMPLES, COMPRESSION = 0x0102, 0x0115, 0x0103  # TIFF
 DARK = 16  # of 16 bits, the upper 8 of a picture whose values stay below 4096
 WITH_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
@@ -197,6 +207,17 @@ def _turned(picture: Image.Image, data: bytes) -> bool:
     if picture.format == "TIFF" or (picture.format == "PNG" and data and not _chunks(data) & WITH_EXIF):
         return False
     return bool(picture.getexif().get(ORIENTATION, 1) != 1)
+
+
+def stored_by(path: Path, upright: UInt8) -> UInt8:
+    """Turn a map (H, W) of a picture that is shown upright back to the pixels as the file stores them."""
+
+    def turned_back(picture: Image.Image, _: bytes) -> UInt8:
+        tag = 1 if picture.format == "TIFF" else picture.getexif().get(ORIENTATION, 1)
+        method = BACK.get(int(tag))
+        return upright if method is None else np.asarray(Image.fromarray(upright).transpose(method))
+
+    return opened(path, MAX_PIXELS, turned_back, whole=False)
 
 
 def _is_common(picture: Image.Image, data: bytes) -> bool:

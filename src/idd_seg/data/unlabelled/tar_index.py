@@ -75,9 +75,11 @@ def _members(file: int, path: Path) -> Iterator[Member]:
 
 
 def _name(header: bytes) -> bytes:
-    name, front = header[:100].partition(b"\0")[0], header[345:500].partition(b"\0")[0]
+    name = header[:100].partition(b"\0")[0]
     # GNU's own form has times where ustar has the first part of a long name.
-    return front + b"/" + name if front and header[257:263] == b"ustar\0" else name
+    if not header[345] or header[257:263] != b"ustar\0":
+        return name
+    return header[345:500].partition(b"\0")[0] + b"/" + name
 
 
 def _number(field: bytes, path: Path) -> int:

@@ -1,4 +1,4 @@
-"""Maps weighed by channel and by position (CBAM), and the connector that brings them to another width."""
+"""Maps weighed by channel and by position (CBAM)."""
 
 from __future__ import annotations
 
@@ -38,16 +38,20 @@ class Attention(Widening):
         """(N, C, h, w) -> the same shape."""
         x = as_float32(x)
         with no_autocast(x):
-            mean, top = x.mean((2, 3)), x.amax((2, 3))
-            weights = (self._weights(mean) + self._weights(top)).sigmoid()
-            x = x * weights[..., None, None]
-            return x * self._positions(_over_channels(x)).sigmoid()
+            channels, positions = self.weights(x)
+            return x * channels * positions
 
-    def _weights(self, pooled: Tensor) -> Tensor:
+    def weights(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the weights of the channels (N, C, 1, 1) and of the positions (N, 1, h, w), 0 to 1."""
+        logits = self._of_channels(x.mean((2, 3))) + self._of_channels(x.flatten(2).max(2)[0])
+        channels = logits.sigmoid()[..., None, None]
+        return channels, self._of_positions(_over_channels(x, channels)).sigmoid()
+
+    def _of_channels(self, pooled: Tensor) -> Tensor:
         weights: Tensor = self.expand(F.relu(self.squeeze(pooled)))
         return weights
 
-    def _positions(self, pooled: Tensor) -> Tensor:
+    def _of_positions(self, pooled: Tensor) -> Tensor:
         x = self.spatial(pooled)
         if self.fixed and _several(x):
             return F.batch_norm(x, None, None, self.norm.weight, self.norm.bias, training=True)
@@ -57,24 +61,8 @@ class Attention(Widening):
 def pooled_attention(x: Tensor) -> Tensor:
     """The same without parameters: the sums of mean and maximum are the weights' logits."""
     x = as_float32(x)
-    x = x * (x.mean((2, 3), keepdim=True) + x.amax((2, 3), keepdim=True)).sigmoid()
-    return x * _over_channels(x).sum(1, keepdim=True).sigmoid()
-
-
-class Connector(Widening):
-    """1 x 1 convolution without bias, and BatchNorm, from the student's width to the teacher's, in float32."""
-
-    def __init__(self, student_width: int, teacher_width: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(student_width, teacher_width, 1, bias=False)
-        nn.init.normal_(self.conv.weight, std=(2 / teacher_width) ** 0.5)
-        self.norm = nn.BatchNorm2d(teacher_width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, Cs, h, w) -> (N, Ct, h, w)."""
-        x = as_float32(x)
-        with no_autocast(x):
-            return normalised(self.norm, self.conv(x))
+    channels = (x.mean((2, 3), keepdim=True) + x.amax((2, 3), keepdim=True)).sigmoid()
+    return x * channels * _over_channels(x, channels).sum(1, keepdim=True).sigmoid()
 
 
 def normalised(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
@@ -89,6 +77,13 @@ def _several(x: Tensor) -> bool:
     return x.shape[0] * x.shape[2] * x.shape[3] > 1
 
 
-def _over_channels(x: Tensor) -> Tensor:
-    """Maximum and mean over the channels (N, 2, h, w)."""
-    return torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], dim=1)
+def _over_channels(x: Tensor, channels: Tensor) -> Tensor:
+    """Maximum and mean over the channels (N, 2, h, w) of x (N, C, h, w) times the channels' weights (N, C, 1, 1).
+
+    The product is not kept for the gradient.
+    """
+    with torch.no_grad():
+        largest = (x * channels).argmax(1, keepdim=True)
+    top = x.gather(1, largest) * channels.flatten(1).gather(1, largest.flatten(1)).view_as(largest)
+    mean = torch.bmm(channels[..., 0].mT / x.shape[1], x.flatten(2)).view_as(top)
+    return torch.cat([top, mean], dim=1)

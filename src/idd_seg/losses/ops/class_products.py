@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from idd_seg.losses.ops.cells import Cells
-from idd_seg.losses.ops.class_sums import BLOCK, channels_last, dense, own_vectors, spread, weighted_sums
+from idd_seg.losses.ops.class_sums import BLOCK, channels_last, dense, own_vectors, spread
 from idd_seg.losses.ops.grid import no_autocast
 
 
@@ -27,13 +26,6 @@ def class_products(features: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
     return products, squared
 
 
-def unit_class_sums(features: Tensor, cells: Cells) -> Tensor:
-    """Return the sums (N, k, C), over each column, of the features (N, C, h, w) brought to length 1; zeros stay."""
-    with no_autocast(features):
-        sums: Tensor = _UnitClassSums.apply(features, cells.index, cells.columns)
-    return sums
-
-
 def inverse_roots(squared: Tensor) -> Tensor:
     """Return 1 / sqrt(x), and 0, with gradient 0, for 0."""
     return torch.where(squared > 0, squared, torch.inf).rsqrt()
@@ -45,7 +37,7 @@ class _ClassProducts(torch.autograd.Function):
         ctx.save_for_backward(features, vectors)
         spreading = vectors.expand(len(features), -1, -1)
         if channels_last(features):
-            products = torch.bmm(_rows(features), spreading.mT).mT
+            products = torch.bmm(rows_of(features), spreading.mT).mT
         else:
             products = all_products(features, spreading)[:, : vectors.shape[1]]
         return products, squares(features)
@@ -58,38 +50,20 @@ class _ClassProducts(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             spreading = vectors.expand(len(features), -1, -1)
             if channels_last(features):
-                rows = torch.bmm(to_products.mT, spreading).addcmul_(_rows(features), to_squares[..., None], value=2)
+                rows = torch.bmm(to_products.mT, spreading).addcmul_(rows_of(features), to_squares[..., None], value=2)
                 n, _, height, width = features.shape
                 to_features = rows.view(n, height, width, -1).permute(0, 3, 1, 2)
             else:
                 out = torch.bmm(spreading.mT, to_products)
                 to_features = out.addcmul_(features.flatten(2), to_squares[:, None], value=2).view(features.shape)
         if ctx.needs_input_grad[1]:
-            rows = _rows(features) if channels_last(features) else features.flatten(2).mT
+            rows = rows_of(features) if channels_last(features) else features.flatten(2).mT
             to_vectors = torch.bmm(to_products, rows)
             to_vectors = to_vectors if len(vectors) == len(to_vectors) else to_vectors.sum(0, keepdim=True)
         return to_features, to_vectors
 
 
-class _UnitClassSums(torch.autograd.Function):
-    """With a = 1 / |f| and g the gradient of the own column's sum: df = a g - a^3 (g . f) f."""
-
-    @staticmethod
-    def forward(ctx: Any, features: Tensor, index: Tensor, columns: int) -> Tensor:
-        inverse = inverse_roots(squares(features))
-        ctx.save_for_backward(features, index, inverse)
-        return weighted_sums(features, index, columns, inverse)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        features, index, inverse = ctx.saved_tensors
-        along = own_products(features, gradients[0], index) * inverse**3
-        grid = (len(features), 1, *features.shape[2:])
-        out = spread(gradients[0], index, features.shape, channels_last(features)).mul_(inverse.view(grid))
-        return out.addcmul_(features, along.view(grid), value=-1), None, None
-
-
-def _rows(features: Tensor) -> Tensor:
+def rows_of(features: Tensor) -> Tensor:
     """Features that lie channels last as (N, P, C), not copied."""
     return features.permute(0, 2, 3, 1).flatten(1, 2)
 
@@ -97,7 +71,7 @@ def _rows(features: Tensor) -> Tensor:
 def squares(features: Tensor) -> Tensor:
     """Return the squared lengths (N, P) of the features (N, C, h, w)."""
     if channels_last(features):
-        return _rows(features).square().sum(2)
+        return rows_of(features).square().sum(2)
     cells = features.flatten(2)
     # By blocks that stay in the cache: a norm across the rows of the memory is several times as slow.
     found = cells[:, :BLOCK].square()

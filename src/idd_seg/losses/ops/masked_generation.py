@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 from idd_seg.losses.ops.adapters import require_equal_widths
 from idd_seg.losses.ops.grid import as_float32, no_autocast
 
-Generate = Callable[[Tensor], Tensor]
+Generate = Callable[[Tensor, Tensor], Tensor]
 
 
 class Generator(nn.Module):
@@ -25,16 +27,39 @@ class Generator(nn.Module):
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) -> the same shape."""
+    def forward(self, x: Tensor, kept: Tensor) -> Tensor:
+        """Features (N, C, h, w), of which the positions `kept` (N, 1, h, w) are seen -> the same shape."""
         x = as_float32(x)
         with no_autocast(x):
-            return _convolve(self.second, _convolve(self.first, x).relu_())
+            hidden: Tensor = _KeptConvolution.apply(x, kept, *_parameters(self.first, x.dtype))
+            return F.conv2d(hidden.relu_(), *_parameters(self.second, x.dtype), padding=1)
 
 
-def _convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    bias = None if layer.bias is None else layer.bias.to(x.dtype)
-    return F.conv2d(x, layer.weight.to(x.dtype), bias, padding=1)
+def _parameters(layer: nn.Conv2d, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    assert layer.bias is not None
+    return layer.weight.to(dtype), layer.bias.to(dtype)
+
+
+class _KeptConvolution(torch.autograd.Function):
+    """A 3 x 3 convolution of x * kept, which keeps x and not the product: a map less."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kept: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, kept, weight)
+        return F.conv2d(x * kept, weight, bias, padding=1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, Tensor | None, Tensor | None]:
+        x, kept, weight = ctx.saved_tensors
+        (gradient,) = gradients
+        to_x = to_weight = to_bias = None
+        if ctx.needs_input_grad[2]:
+            to_weight = conv2d_weight(x * kept, weight.shape, gradient, padding=1)  # type: ignore[no-untyped-call]
+        if ctx.needs_input_grad[3]:
+            to_bias = gradient.sum((0, 2, 3))
+        if ctx.needs_input_grad[0]:
+            to_x = conv2d_input(x.shape, weight, gradient, padding=1).mul_(kept)  # type: ignore[no-untyped-call]
+        return to_x, None, to_weight, to_bias
 
 
 def kept_positions(features: Tensor, mask_ratio: float) -> Tensor:
@@ -47,7 +72,7 @@ def kept_positions(features: Tensor, mask_ratio: float) -> Tensor:
 
 
 def generated_from(student: Tensor, teacher: Tensor, kept: Tensor, generate: Generate) -> Tensor:
-    """Return what is generated from the student's features where they were kept, zeros elsewhere.
+    """Return what is generated from the student's features where they are kept.
 
     Args:
         student: (N, C, h, w), already in the teacher's width.
@@ -58,7 +83,7 @@ def generated_from(student: Tensor, teacher: Tensor, kept: Tensor, generate: Gen
         ValueError: if the widths differ.
     """
     require_equal_widths(student, teacher)
-    return generate(student * kept)
+    return generate(student, kept)
 
 
 def check_mask_ratio(mask_ratio: float) -> None:

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from idd_seg.losses.ops.adapters import comparable, inverse_length
+from idd_seg.losses.ops.cells import cells_of, columns_for
 from idd_seg.losses.ops.class_distances import ZERO, both, distance_matrix, mean_edge
 from idd_seg.losses.ops.class_products import class_products, inverse_roots
 from idd_seg.losses.ops.class_relations import Mean, relation_divergence
 from idd_seg.losses.ops.grid import masked_mean, nearest_labels
+from idd_seg.losses.ops.mean_products import mean_products, pixels_of
 from idd_seg.losses.ops.prototype_ema import PrototypeEMA
 from idd_seg.losses.ops.prototypes import common_prototypes, enough
 
@@ -62,44 +64,64 @@ def pixel_class_distance(
         A scalar in float32; exactly zero, with a gradient path, where no graph has two classes.
     """
     student, teacher = comparable(student if lift is None else lift(student), teacher)
-    (ours, theirs), classes = common_prototypes(
-        [student, teacher], labels, num_classes, ignore_index=ignore_index, scope=scope, resize=resize
-    )
-    there = present = enough(ours.pixels, min_pixels)
-    means_s, means_t = ours.means, theirs.means
-    if memory is not None:
-        means_s, means_t, there, _ = memory.filled(means_s, means_t, present, classes)
-    close_s, close_t = (
-        _closeness(x, means, there, normalize, distance) / temperature
-        for x, means in ((student, means_s), (teacher, means_t))
-    )
-    if memory is not None and memory.training:
-        memory.remember(ours.means, theirs.means, present, classes)
+    size, wide = student.shape[-2:], {"normalize": normalize, "distance": distance, "temperature": temperature}
+    if memory is None and resize == "nearest":
+        columns = columns_for([nearest_labels(labels, size)], num_classes, ignore_index, world=scope == "world")
+        cells = cells_of(labels, size, columns, ignore_index, resize, student.dtype)
+        there = enough(pixels_of(cells, scope, student.dtype), min_pixels)
+        close_s, close_t = (_closeness(*mean_products(x, cells, scope), there, **wide) for x in (student, teacher))
+    else:
+        (ours, theirs), classes = common_prototypes(
+            [student, teacher], labels, num_classes, ignore_index=ignore_index, scope=scope, resize=resize
+        )
+        there = present = enough(ours.pixels, min_pixels)
+        means_s, means_t = ours.means, theirs.means
+        if memory is not None:
+            means_s, means_t, there, _ = memory.filled(means_s, means_t, present, classes)
+            if memory.training:
+                memory.remember(ours.means, theirs.means, present, classes)
+        close_s, close_t = (
+            _closeness(means, *class_products(x, means), there, **wide)
+            for x, means in ((student, means_s), (teacher, means_t))
+        )
     sampled = nearest_labels(labels, student.shape[-2:]).flatten(1)
     known = (sampled >= 0) & (sampled < num_classes) & (sampled != ignore_index)
     several = there.sum(1, keepdim=True) > 1
     return relation_divergence(close_s, close_t, there, known & several, mean)
 
 
-def _closeness(features: Tensor, means: Tensor, there: Tensor, normalize: str, distance: str) -> Tensor:
-    """Distances (N, k, P), negative, of each cell to the means (G, k, C)."""
-    apart = _distances(features, means, distance)
-    if normalize == "mean":
-        apart = apart / mean_edge(distance_matrix(means, distance), both(there))
-    return -apart
+def _closeness(
+    means: Tensor,
+    products: Tensor,
+    squared: Tensor,
+    there: Tensor,
+    *,
+    normalize: str,
+    distance: str,
+    temperature: float,
+) -> Tensor:
+    """Return distances (N, k, P), negative and by temperature, of cells to the means (G, k, C) that are `there`.
 
-
-def _distances(features: Tensor, means: Tensor, distance: str) -> Tensor:
+    Args:
+        products: (N, k, P) of cells and means; squared: (N, P), the cells' squared lengths.
+    """
     if distance == "cosine":
-        products, squared = class_products(features, means * inverse_length(means, dim=2))
-        return 1 - products * inverse_roots(squared)[:, None]
-    products, squared = class_products(features, means)
-    lengths = squared[:, None] + means.square().sum(2)[..., None]
+        apart = 1 - products * inverse_length(means, dim=2) * inverse_roots(squared)[:, None]
+    else:
+        apart = _apart(products, squared[:, None], means.square().sum(2)[..., None], distance)
+    unit = mean_edge(distance_matrix(means, distance), both(there)) if normalize == "mean" else 1
+    return apart * (-1 / (unit * temperature))
+
+
+def _apart(products: Tensor, of_cells: Tensor, of_means: Tensor, distance: str) -> Tensor:
+    """Distances (N, k, P), or their squares, from products and squared lengths."""
+    lengths = of_cells + of_means
     wider = torch.add(lengths, products, alpha=-2)
-    # Rounding may leave less than nothing of a cell that is its class's mean.
-    apart = ~(wider.detach() <= _rounding(wider) * lengths.detach())
-    kept = torch.where(apart, wider, 1)
-    return torch.where(apart, kept.sqrt() if distance == "euclidean" else kept, 0)
+    # A cell that is its class's mean: what rounding leaves has no root, and no direction. What is no number stays so.
+    nothing = wider.detach() <= _rounding(wider) * lengths.detach()
+    if distance == "euclidean":
+        wider = wider.masked_fill(nothing, 1).sqrt()
+    return wider.masked_fill(nothing, 0)
 
 
 def _rounding(x: Tensor) -> float:

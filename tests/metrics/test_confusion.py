@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from idd_seg.evaluation.probes import near_confusion, near_pairs
-from idd_seg.metrics import ConfusionMatrix, ranks, scores, spearman
+from idd_seg.metrics.confusion import ConfusionMatrix, scores
+from idd_seg.metrics.rank_correlation import ranks, spearman
 
 
 def certain(predicted: Tensor, num_classes: int) -> Tensor:
