@@ -16,7 +16,7 @@ import torch
 
 from idd_seg.data.pipeline.dataset import EpochSampler, TrainingSampler
 from idd_seg.loggers.metrics_csv import MetricsFile
-from tests.helpers import TINY, run
+from tests.helpers import TINY, run, run_here
 
 OPTIONS = (
     *TINY[:5],
@@ -159,3 +159,25 @@ def test_rows_behind_the_checkpoint_are_dropped_and_a_cut_line_is_too(log: Metri
     assert [row["step"] for row in rows] == ["0", "1", "2", "3", "4", "5"]
     assert rows[-1]["train/new"] == "1.0"
     assert rows[0]["train/new"] == ""
+
+
+def test_a_checkpoint_never_holds_a_step_that_the_log_has_not(tmp_path: Path) -> None:
+    """A run that was killed and resumes from it does not log that step again."""
+    options = (
+        *OPTIONS,
+        "loss=ce",
+        "data.num_workers=0",
+        "trainer.log_every_n_steps=1",
+        "trainer.val_check_interval=12",
+    )
+    taken = f"+callbacks.taken={{_target_: tests.trouble.Taken, folder: '{tmp_path / 'run'}'}}"
+    done = run_here("train", *options, taken, "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    steps = set()
+    for place in (tmp_path / "taken").glob("*_last"):
+        step = torch.load(place / "taken.ckpt", weights_only=True)["global_step"]
+        with (place / "metrics.csv").open(newline="") as file:
+            logged = {int(row["step"]) for row in csv.DictReader(file) if row["train/loss"]}
+        assert logged == set(range(step)), place
+        steps.add(step)
+    assert steps == {2, 4, 6, 8, 10, 12}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -38,6 +39,25 @@ class Slow(L.Callback):
             draft = Path("steps.tmp")
             draft.write_text(str(trainer.global_step))
             draft.replace("steps")
+
+
+class Taken(L.Callback):
+    """Copies checkpoint and log as they stand when a checkpoint was written, as a kill then would leave them."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
+        save = trainer.save_checkpoint
+
+        def taken(path: Path, *rest: Any, **more: Any) -> None:
+            save(path, *rest, **more)
+            place = self.folder.parent / "taken" / f"{trainer.global_step}_{path.stem}"
+            place.mkdir(parents=True)
+            shutil.copy(path, place / "taken.ckpt")
+            shutil.copy(self.folder / "metrics.csv", place)
+
+        trainer.save_checkpoint = taken  # type: ignore[method-assign, assignment]
 
 
 class Trouble(L.Callback):
