@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,12 +56,8 @@ def test_make_target(command: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("page", [page for page, _ in fenced("python")])
-def test_python_examples(page: str) -> None:
-    for name, block in fenced("python"):
-        if name == page:
-            result = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, timeout=120)
-            assert result.returncode == 0, result.stderr
+def test_python_examples_are_those_of_the_page_that_test_library_runs() -> None:
+    assert {page for page, _ in fenced("python")} == {"library.md"}
 
 
 @pytest.fixture(scope="module")

@@ -86,7 +86,10 @@ def test_a_signal_costs_no_step(receiver: str, number: signal.Signals, workers: 
     assert_kept(own, process, number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+SLOW_ONES = [pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGINT, signal.SIGUSR1)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, *SLOW_ONES])
 def test_a_loader_process_leaves_signals_to_the_run(number: signal.Signals, own: Family) -> None:
     """Nobody who means the run tells one of its loader processes alone."""
     process = begun(own, "data.num_workers=2")
@@ -128,6 +131,7 @@ def test_the_time_of_a_run_is_up_and_it_resumes(own: Family) -> None:
     assert int((own.folder / "steps").read_text()) > made, error
 
 
+@pytest.mark.slow
 def test_a_teacher_whose_training_was_stopped_goes_on(own: Family) -> None:
     options = (*OPTIONS, "data.num_workers=0", "loss=[ce,kd]", f"teacher.training.max_steps={STEPS}")
     options = (*options, "callbacks.last.every_n_steps=5")
