@@ -12,9 +12,9 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from idd_seg.callbacks.atomic_checkpoint_io import AtomicCheckpointIO
+from idd_seg.callbacks.resume_metrics import ROW, unlogged_row
 from idd_seg.distillation.module import Distiller
 from idd_seg.errors import CheckpointError
-from idd_seg.loggers.metrics_csv import MetricsFile
 from idd_seg.ops.private_api import batches_done, note_saved
 from idd_seg.ops.validation import require_whole
 
@@ -26,7 +26,6 @@ BEST, LAST = "best", "last"
 def save(trainer: L.Trainer, path: Path) -> bool:
     """Write a checkpoint, and tell all processes alike whether it could be written; a warning says why not."""
     written = True
-    _write_rows(trainer)
     try:
         trainer.save_checkpoint(path)
     except OSError as error:
@@ -47,7 +46,6 @@ def save_finally(trainer: L.Trainer, path: Path) -> None:
     Raises:
         CheckpointError: if it can't be written.
     """
-    _write_rows(trainer)
     try:
         trainer.save_checkpoint(path)
     except OSError as error:
@@ -55,13 +53,6 @@ def save_finally(trainer: L.Trainer, path: Path) -> None:
             f"'{path}', a checkpoint of the end of the training, can't be written ({_reason(error)}). Make room, or "
             "let the run write there again; the same command with resume=auto then goes on from the last whole one"
         ) from error
-
-
-def _write_rows(trainer: L.Trainer) -> None:
-    """Write what is logged so far: a run that resumes from the checkpoint never logs these steps again."""
-    for logger in trainer.loggers:
-        if isinstance(logger, MetricsFile):
-            logger.save()
 
 
 def _reason(error: OSError) -> str:
@@ -122,17 +113,24 @@ class Last(Checkpoint):
         self.path = Path(run_dir) / "checkpoints" / f"{LAST}.ckpt"
         self.every = every_n_steps
         self.saved = -1
+        self.row: dict[str, float] | None = None  # of the step that is being saved
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.saved = trainer.global_step  # what it begins with needs no new file
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # Lightning logs a step behind `on_train_batch_end`; a checkpoint there would hold a step that no log has.
-        # After a validation it is saved already.
-        if trainer.global_step % self.every == 0 and _between_steps(trainer):
+        # Where a validation follows it is saved after that: a run that goes on does not validate first.
+        validates = (batch_idx + 1) % int(trainer.val_check_batch or 1) == 0
+        if trainer.global_step % self.every == 0 and not validates and _between_steps(trainer):
+            self.row = unlogged_row(trainer)
             self._save(trainer)
+            self.row = None
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self.row is not None:
+            checkpoint[ROW] = self.row
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:

@@ -50,21 +50,27 @@ class MetricsFile(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Take a row; values of one step stand in one row."""
-        found = {name: repr(float(value)) for name, value in metrics.items() if name != "epoch"}
-        key = str(step)
-        if self.rows and self.rows[-1][FIRST] == key:
-            self.rows[-1].update(found)
+        row = _row(step, metrics)
+        if self.rows and self.rows[-1][FIRST] == row[FIRST]:
+            self.rows[-1].update(row)
             return
         if len(self.rows) >= self.every:
             self.save()
-        self.rows.append({FIRST: key, **found})
+        self.rows.append(row)
 
     @rank_zero_only
-    def go_on(self, step: int) -> None:
-        """Keep the rows of the first `step` optimizer steps alone, before a run goes on from there."""
-        if not self.path.is_file():
+    def go_on(self, step: int, last: Mapping[str, float] | None = None) -> None:
+        """Keep the rows of the first `step` optimizer steps alone, before a run goes on from there.
+
+        Args:
+            last: of the last of these steps, which is added if it is not there.
+        """
+        rows = _read(self.path) if self.path.is_file() else []
+        kept = [row for row in rows if row.get(FIRST, "").isdigit() and int(row[FIRST]) < step]
+        if last and not any(int(row[FIRST]) == step - 1 for row in kept):
+            kept.append(_row(step - 1, last))
+        if not kept and not self.path.is_file():
             return
-        kept = [row for row in _read(self.path) if row.get(FIRST, "").isdigit() and int(row[FIRST]) < step]
         self.names = list(dict.fromkeys(name for row in kept for name in row if name != FIRST))
         self._write_all(kept)
         self.started = True
@@ -112,6 +118,10 @@ class MetricsFile(Logger):
             writer.writeheader()
             writer.writerows(rows)
         draft.replace(self.path)
+
+
+def _row(step: int | None, metrics: Mapping[str, float]) -> dict[str, str]:
+    return {FIRST: str(step), **{name: repr(float(value)) for name, value in metrics.items() if name != "epoch"}}
 
 
 def _read(path: Path) -> list[dict[str, str]]:
