@@ -11,12 +11,13 @@ from idd_seg.errors import DataError
 
 SHARED = Path("/dev/shm")  # where batches pass from the loader processes to the training
 LESS = "fewer of them (data.num_workers), a smaller data.batch_size, or data.cache=disk instead of ram may help"
+MORE_SHARED = "give more (a container's --shm-size=8g, say), or take fewer processes (data.num_workers, 0 needs none)"
+# PyTorch does not always know by which signal.
 KILLED = (
     "a loader process was killed, as the system does with what takes too much memory, or ended by itself: "
-    f"{LESS}; data.num_workers=0 loads in the training process, which shows what it meets. resume=auto goes on from "
-    "the last checkpoint"
+    f"{LESS}; data.num_workers=0 loads in the training process, which shows what it meets. Where PyTorch speaks of a "
+    f"bus error above, {SHARED} was full: {MORE_SHARED}. resume=auto goes on from the last checkpoint"
 )
-MORE_SHARED = "give more (a container's --shm-size=8g, say), or take fewer processes (data.num_workers, 0 needs none)"
 
 
 @contextmanager
