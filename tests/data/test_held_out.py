@@ -48,7 +48,7 @@ def test_a_checkpoints_val_is_val() -> None:
 
 def test_a_part_gives_its_source_s_items() -> None:
     whole = Coordinates(20, 30, length=11)
-    part = Part(whole, 3, 6)
+    part = Part(whole, range(3, 6))
     assert len(part) == 3
     assert part.name(1) == whole.name(4)
     assert part.key(1) == whole.key(4)

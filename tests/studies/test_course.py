@@ -179,6 +179,91 @@ def test_a_plan_says_what_a_method_is_held_against(tmp_path: Path) -> None:
     assert course.table.splitlines()[-1].split(" | ")[-1] == "kd: +1.00 (+1.00 to +1.00) |"
 
 
+class Timed(Instant):
+    """A runner whose steps with a teacher take twice the time, of trainings of 100 steps unless they say otherwise."""
+
+    def run(self, jobs: Sequence[Job], then: Callable[[int, Result], None]) -> None:
+        self.waves.append([job.folder.name for job in jobs])
+        for number, job in enumerate(jobs):
+            self.words[job.folder.name] = job.options
+            given = [int(word.partition("=")[2]) for word in job.options if word.startswith("trainer.max_steps=")]
+            steps, pace = (given or [100])[-1], 2.0 if any("kd" in word for word in job.options) else 1.0
+            noise = 5.0 if "seed=1" in job.options else 1.0  # something else ran on the machine
+            course = [
+                {
+                    "step": step,
+                    "miou": 0.4 + 0.001 * step * pace,
+                    "seconds": noise * step * pace,
+                    "cpu_seconds": step * pace,
+                }
+                for step in (steps // 2, steps)
+            ]
+            last = course[-1]
+            known = (last["miou"], {}, last["seconds"], 1000, "abc", 0.9)
+            then(number, Result(*known, steps, last["cpu_seconds"], course))
+
+
+TIMED = {
+    "twin": {"weights": {"ce": 1.0}},
+    "kd": {"weights": {"ce": 1.0, "kd": 2.0}},
+    "twin_long": {"weights": {"ce": 1.0}, "against": "twin", "as_long_as": "slowest"},
+    "kd_short": {"weights": {"ce": 1.0, "kd": 2.0}, "against": "kd", "as_long_as": "twin"},
+}
+
+
+def test_a_method_takes_as_long_as_another_one(tmp_path: Path) -> None:
+    plan = read_plan({**NODE, "methods": TIMED, "clock": "cpu"})
+    course = Course(plan, tmp_path / "runs", tmp_path, Timed())  # type: ignore[arg-type]
+    course.search()
+    course.train()
+    words = course.runner.words  # type: ignore[attr-defined]
+    for seed in (0, 1):  # the first seed's times hold for all, so that they are the same method
+        assert words[f"final-twin_long-seed{seed}"][-3] == "trainer.max_steps=200"
+        assert words[f"final-kd_short-seed{seed}"][-3] == "trainer.max_steps=50"
+    rows = {cells[0]: cells for line in course.table.splitlines() if (cells := line.strip("| ").split(" | "))}
+    place = {name: number for number, name in enumerate(rows["method"])}
+    assert float(rows["kd"][place["time"]]) == 2.0
+    # Twice as good a step, at twice the time: after half of its steps it is where the twin ends.
+    assert float(rows["kd"][place["to the twin's score"]]) == 1.0
+    assert rows["kd_short"][place["to the twin's score"]].strip() == "1.00"
+    assert rows["kd"][place["at equal time"]].startswith("+0.00")
+    assert (tmp_path / "curves.png").stat().st_size > 5000
+
+
+def test_times_by_the_clock_on_the_wall(tmp_path: Path) -> None:
+    course = Course(read_plan({**NODE, "methods": TIMED}), tmp_path / "runs", tmp_path, Timed())  # type: ignore[arg-type]
+    course.search()
+    course.train()
+    (row,) = [line for line in course.table.splitlines() if line.startswith("| twin_long |")]
+    assert "| 2.00 |" in row
+
+
+def test_results_without_times_are_no_measure(tmp_path: Path) -> None:
+    course = Course(read_plan({**NODE, "methods": TIMED, "clock": "cpu"}), tmp_path, tmp_path, Instant())  # type: ignore[arg-type]
+    course.search()
+    with pytest.raises(ConfigError, match=r"twin_long.as_long_as: the results of 'twin' .* earlier version"):
+        course.train()
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        ({"as_long_as": "slowest"}, "needs study.methods.long.against"),
+        ({"as_long_as": "kid", "against": "twin"}, "long.as_long_as=kid is neither slowest nor one of twin"),
+        ({"as_long_as": "long", "against": "twin"}, "long.as_long_as=long is neither slowest nor one of twin"),
+    ],
+)
+def test_a_method_can_t_take_as_long_as_any(method: dict[str, Any], told: str) -> None:
+    methods = {"twin": {"weights": {"ce": 1.0}}, "long": {"weights": {"ce": 1.0}, **method}}
+    with pytest.raises(ConfigError, match=told):
+        read_plan({**NODE, "methods": methods})
+
+
+def test_the_clock_is_one_of_two() -> None:
+    with pytest.raises(ConfigError, match=r"study\.clock must be one of wall, cpu, got 'sun'"):
+        read_plan({**NODE, "clock": "sun"})
+
+
 @pytest.mark.parametrize(("rivals", "shown"), [([], ["twin", "all", "kd+cwd"]), (["kd"], ["twin", "kd", "kd+cwd"])])
 def test_the_picture_shows_the_best_of_the_rivals(tmp_path: Path, rivals: list[str], shown: list[str]) -> None:
     (tmp_path / "kept").mkdir()

@@ -11,6 +11,7 @@ import scipy.stats
 
 from idd_seg.errors import ConfigError
 from idd_seg.plotting.figures import sample_rows, save
+from idd_seg.studies.equal_time import to_score
 from idd_seg.studies.jobs import Result
 from idd_seg.studies.picture import draw
 from idd_seg.studies.plan import read_plan
@@ -100,6 +101,31 @@ def test_the_table_says_gain_interval_share_and_cost() -> None:
     assert cells[5] == f"{2 - half:+.2f} to {2 + half:+.2f}"
     assert cells[6] == "20 %"
     assert cells[7:] == ["1.50", "1.50"]
+
+
+def course(*scores: float) -> Result:
+    moments = [{"step": i, "miou": s, "seconds": 10.0 * i, "cpu_seconds": 1.0 * i} for i, s in enumerate(scores, 1)]
+    return Result(scores[-1], {}, 10.0 * len(scores), 100, None, None, len(scores), 1.0 * len(scores), moments)
+
+
+@pytest.mark.parametrize(
+    ("scores", "share"),
+    [((0.3, 0.5, 0.6, 0.7), 0.5), ((0.6, 0.4, 0.5, 0.5), 0.75), ((0.6, 0.6, 0.6, 0.49), None), ((0.5,), 0.25)],
+)
+def test_the_twins_score_is_reached_when_it_is_kept(scores: tuple[float, ...], share: float | None) -> None:
+    results = {"twin": {0: course(0.2, 0.3, 0.4, 0.5)}, "kd": {0: course(*scores), 5: course(0.1)}}
+    for clock in ("wall", "cpu"):
+        assert to_score(results, "kd", "twin", clock) == [share]
+    assert to_score({"twin": {0: result(0.5)}, "kd": {0: result(0.6)}}, "kd", "twin", "wall") is None
+
+
+def test_the_table_says_how_many_seeds_reach_the_twins_score() -> None:
+    twin = course(0.4, 0.5)
+    results = {"twin": {0: twin, 1: twin}, "kd": {0: course(0.5, 0.6), 1: course(0.4, 0.4)}, "at": {0: course(0.1)}}
+    lines = markdown(results, "twin", None, {}).splitlines()
+    last = {line.split(" | ")[0].strip("| "): line.split(" | ")[-1].strip("| ") for line in lines}
+    assert last["method"] == "to the twin's score"
+    assert (last["kd"], last["at"], last["twin"]) == ("0.50 (1 of 2 seeds)", "not reached", "1.00")
 
 
 def test_the_share_of_the_gap_is_of_the_seeds_that_both_have() -> None:

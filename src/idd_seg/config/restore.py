@@ -70,7 +70,8 @@ def data_from(saved: Saved, root: str | None, **changes: Any) -> SegmentationDat
         node["root"] = root
     # What the training cached may lie elsewhere by now, and whole pictures are read once.
     # A part of the training split that stood in for `val` was the training's own business.
-    plain = {**node, "augment": None, "cache": "none", "held_out": None, "unlabelled": None, **changes}
+    own = {"augment": None, "cache": "none", "held_out": None, "unlabelled": None, "labelled_share": 1.0}
+    plain = {**node, **own, **changes}
     data: SegmentationDataModule = make(OmegaConf.create(plain), "data")
     data.augment = None  # the training split is shown and judged whole, too
     return data

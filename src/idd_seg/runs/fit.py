@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import asdict
 from typing import Any
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -110,12 +111,19 @@ def _finish(run: Run) -> float:
     best_step = _best_step(module)
     last_step = max(module.validated)
     best, last = module.validated[best_step], module.validated[last_step]
+    now = run.clock.now
     content: dict[str, Any] = {
         "split": data.judged,
         "last": {"step": last_step, **last.as_dict(data.class_names)},
         "best": {"step": best_step, **best.as_dict(data.class_names)},
         "parameters": count_parameters(module.student),
-        "seconds": round(run.clock.seconds, 1),
+        "seconds": round(now.seconds, 1),
+        "cpu_seconds": round(now.cpu_seconds, 1),
+        "course": [
+            {"step": step, "miou": module.validated[step].miou, **asdict(moment)}
+            for step, moment in sorted(run.clock.validated.items())
+            if step in module.validated
+        ],
         "seed": module.seed,
         "teacher": None if module.teacher is None else module.teacher.source,
     }

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from idd_seg.runs.provenance import write_json
+from idd_seg.studies.curves import draw_curves
+from idd_seg.studies.equal_time import steps_as_long
 from idd_seg.studies.jobs import Job, Result, Runner
 from idd_seg.studies.picture import draw
 from idd_seg.studies.plan import Method, StudyPlan
@@ -89,13 +91,25 @@ class Course:
 
     def train(self) -> None:
         """Train every method with every seed; seed by seed, so that a stopped study has compared all methods."""
-        runs = [
-            # The weights have been found: they stand in place of what the method was searched from.
-            _Run("final", Method(name, self.chosen[name], (), method.options), 1.0, seed)
-            for seed in self.plan.seeds
-            for name, method in self.plan.methods.items()
-        ]
-        self._run(runs, ())
+        untimed = [method for method in self.plan.methods.values() if method.as_long_as is None]
+        if len(untimed) == len(self.plan.methods):
+            self._finals(self.plan.seeds, untimed)
+            return
+        # How many steps take as long is told by the first seed.
+        self._finals(self.plan.seeds[:1], untimed)
+        self._finals(self.plan.seeds, [self._timed(method) for method in self.plan.methods.values()])
+
+    def _finals(self, seeds: Sequence[int], methods: Sequence[Method]) -> None:
+        # The weights have been found: they stand in place of what the method was searched from.
+        found = [Method(method.name, self.chosen[method.name], (), method.options) for method in methods]
+        self._run([_Run("final", method, 1.0, seed) for seed in seeds for method in found], ())
+
+    def _timed(self, method: Method) -> Method:
+        """Return a method with the number of steps that take as long as another one, if it asks for that."""
+        if method.as_long_as is None:
+            return method
+        steps = steps_as_long(self.plan, method, {name: runs[self.plan.seeds[0]] for name, runs in self.there.items()})
+        return replace(method, options=[*method.options, f"trainer.max_steps={steps}"])
 
     @property
     def table(self) -> str:
@@ -103,7 +117,10 @@ class Course:
         if self.plan.twin not in self.there:
             return ""
         against = {name: method.against for name, method in self.plan.methods.items() if method.against is not None}
-        return markdown(self.there, self.plan.twin, self._teacher, self.chosen, self.plan.ours, against)
+        plan = self.plan
+        return markdown(
+            self.there, plan.twin, self._teacher, self.chosen, plan.ours, against, plan.clock, plan.timed_twin
+        )
 
     @property
     def folders(self) -> dict[str, dict[int, Path]]:
@@ -172,5 +189,6 @@ class Course:
             (self.kept / "table.md").write_text(self.table, encoding="utf-8")
             if self.table:
                 draw(self.there, self.plan.twin, self._teacher, self.kept / "methods.png")
+                draw_curves(self.there, self.plan.twin, self.plan.clock, self.kept / "curves.png")
             content = {"study": self.plan.name, "weights": self.chosen, "teacher_miou": self._teacher}
             write_json(self.kept / "chosen.json", content)

@@ -18,6 +18,7 @@ from typing import Any
 
 from idd_seg.errors import UserError
 from idd_seg.runs.provenance import write_json
+from idd_seg.studies.plan import WALL
 
 COST = "cost.json"
 
@@ -31,6 +32,9 @@ class Result:
         seconds: of training and validation; of all parts, if the run was stopped in between.
         memory: bytes that its process had in memory at most.
         teacher_miou: of the teacher's own run on the same images; None without a teacher that was trained here.
+        steps: optimizer steps; None of a run of before that was not counted.
+        cpu_seconds: of the processor in the training process; None likewise.
+        course: of each validation its step, mIoU, seconds and cpu_seconds; empty likewise.
     """
 
     miou: float
@@ -39,6 +43,13 @@ class Result:
     memory: int
     commit: str | None
     teacher_miou: float | None
+    steps: int | None = None
+    cpu_seconds: float | None = None
+    course: Sequence[Mapping[str, float]] = ()
+
+    def time(self, clock: str) -> float | None:
+        """Return how long it took by a clock of a plan; None where that is not known."""
+        return self.seconds if clock == WALL else self.cpu_seconds
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -47,7 +58,7 @@ class Result:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Result:
         """Return what `as_dict` has written, perhaps beside other values."""
-        return cls(**{field.name: content[field.name] for field in fields(cls)})
+        return cls(**{field.name: content[field.name] for field in fields(cls) if field.name in content})
 
 
 @dataclass(frozen=True)
@@ -174,7 +185,8 @@ def read(folder: Path) -> Result:
     last = metrics["last"]
     git = about.get("git") or {}
     teacher = _teacher_miou(metrics["teacher"])
-    return Result(last["miou"], last["iou"], metrics["seconds"], cost["peak_memory"], git.get("commit"), teacher)
+    known = (last["miou"], last["iou"], metrics["seconds"], cost["peak_memory"], git.get("commit"), teacher)
+    return Result(*known, last.get("step"), metrics.get("cpu_seconds"), metrics.get("course", ()))
 
 
 def _teacher_miou(source: Mapping[str, str] | None) -> float | None:

@@ -9,6 +9,9 @@ from typing import Any
 from idd_seg.errors import ConfigError
 
 LISTS = ("common", "search", "factors", "seeds", "search_seeds")
+WALL, PROCESSOR = "wall", "cpu"
+CLOCKS = (WALL, PROCESSOR)
+SLOWEST = "slowest"  # as_long_as: the method that takes longest
 FOUND = "@"  # `kd: "@kd"`: the weight that was found for the method of that name
 
 
@@ -21,6 +24,8 @@ class Method:
         scale: terms whose weights the search multiplies by a common factor; none, and nothing is searched.
         options: further options of the training.
         against: name of the method that this one changes in one point; the table shows the difference.
+        as_long_as: name of the method, or `slowest`, that this one takes as many seconds as: `against` with more steps
+            or fewer, its schedule made for that length.
     """
 
     name: str
@@ -28,6 +33,7 @@ class Method:
     scale: Sequence[str] = ()
     options: Sequence[str] = ()
     against: str | None = None
+    as_long_as: str | None = None
 
     @property
     def sources(self) -> set[str]:
@@ -58,6 +64,8 @@ class StudyPlan:
         twin: name of the method that all are compared with.
         ours: name of the method whose lead over each other is shown; None shows none.
         rivals: names of the methods of others, of which the best is shown in pictures; none stands for all but ours.
+        clock: by which times are compared: `wall`, or `cpu`, the processor's time in the training process, which what
+            else the machine does changes little; for trainings without a GPU.
     """
 
     name: str
@@ -71,6 +79,13 @@ class StudyPlan:
     ours: str | None = None
     extend: int = 0
     rivals: Sequence[str] = ()
+    clock: str = WALL
+
+    @property
+    def timed_twin(self) -> str | None:
+        """Name of the twin that trains as long as another method; None if there is none."""
+        timed = (name for name, m in self.methods.items() if m.as_long_as is not None and m.against == self.twin)
+        return next(timed, None)
 
 
 def read_plan(node: Mapping[str, Any], only: Sequence[str] | None = None) -> StudyPlan:
@@ -81,7 +96,8 @@ def read_plan(node: Mapping[str, Any], only: Sequence[str] | None = None) -> Stu
 
     Raises:
         ConfigError: for an unknown method, a method that refers to one that does not stand before it, a twin that is
-            none of the methods, a scaled term without a weight, or a method against one that is not there.
+            none of the methods, a scaled term without a weight, or a method against one, or as long as one, that is
+            not there.
     """
     methods: dict[str, Method] = {}
     unknown = [name for name in only or () if name not in node["methods"]]
@@ -93,14 +109,18 @@ def read_plan(node: Mapping[str, Any], only: Sequence[str] | None = None) -> Stu
         method = _method(name, given)
         _check(method, methods)
         _check_against(method, node["methods"])
+        _check_time(method, node["methods"], only)
         methods[name] = method
     if node["twin"] not in methods:
         raise ConfigError(f"study.twin={node['twin']} is none of the methods {', '.join(methods)}")
     extend, ours = node.get("extend", 0), _ours(node)
     if not isinstance(extend, int) or isinstance(extend, bool) or extend < 0:
         raise ConfigError(f"study.extend must be a whole number >= 0, got '{extend}'")
+    if node.get("clock", WALL) not in CLOCKS:
+        raise ConfigError(f"study.clock must be one of {', '.join(CLOCKS)}, got '{node['clock']}'")
     return StudyPlan(
         str(node["name"]),
+        clock=node.get("clock", WALL),
         twin=str(node["twin"]),
         methods=methods,
         # Left out of the table where `only` leaves it out.
@@ -136,13 +156,28 @@ def _rivals(node: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _method(name: str, given: Mapping[str, Any]) -> Method:
     lists = {key: list(given.get(key, ())) for key in ("scale", "options")}
-    return Method(name, dict(given["weights"]), against=given.get("against"), **lists)
+    return Method(
+        name, dict(given["weights"]), against=given.get("against"), as_long_as=given.get("as_long_as"), **lists
+    )
 
 
 def _check_against(method: Method, methods: Mapping[str, Any]) -> None:
     if method.against is not None and (method.against not in methods or method.against == method.name):
         others = ", ".join(name for name in methods if name != method.name)
         raise ConfigError(f"study.methods.{method.name}.against={method.against} is none of the other methods {others}")
+
+
+def _check_time(method: Method, methods: Mapping[str, Any], only: Sequence[str] | None) -> None:
+    if method.as_long_as is None:
+        return
+    key, there = f"study.methods.{method.name}", only or methods
+    plain = [name for name, given in methods.items() if name in there and given.get("as_long_as") is None]
+    if method.against not in plain:
+        raise ConfigError(
+            f"{key}.as_long_as needs {key}.against, the method whose steps it changes: {', '.join(plain)}"
+        )
+    if method.as_long_as != SLOWEST and method.as_long_as not in plain:
+        raise ConfigError(f"{key}.as_long_as={method.as_long_as} is neither {SLOWEST} nor one of {', '.join(plain)}")
 
 
 def _check(method: Method, before: Mapping[str, Method]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from idd_seg.studies.equal_time import to_score
 from idd_seg.studies.jobs import Result
+from idd_seg.studies.plan import WALL
 from idd_seg.studies.statistics import Spread
 
 Results = Mapping[str, Mapping[int, Result]]  # by method, by seed
@@ -26,6 +28,8 @@ def markdown(
     chosen: Mapping[str, Mapping[str, float]],
     ours: str | None = None,
     against: Mapping[str, str] | None = None,
+    clock: str = WALL,
+    timed_twin: str | None = None,
 ) -> str:
     """Return a Markdown table: a row a method.
 
@@ -35,8 +39,17 @@ def markdown(
         ours: method whose lead over each other, of the same seeds, is a column.
         against: for some methods another; the difference to it, of the same seeds, is the last column. One that is not
             among the results shows none.
+        clock: by which times are compared.
+        timed_twin: the twin that trains as long as the slowest; the lead over it is a column.
     """
     heads = ["method", "weights", "mIoU, %", "seeds", "gain", "95 % of the gain", "gap closed", "time", "memory"]
+    scored = {name: to_score(results, name, twin, clock) for name in results}
+    if any(shares is not None for shares in scored.values()):
+        heads.append("to the twin's score")
+    else:
+        scored = {}
+    if timed_twin in results:
+        heads.append("at equal time")
     lead = ours if ours in results else None
     if lead is not None:
         heads.append(f"{lead} is ahead by")
@@ -47,7 +60,11 @@ def markdown(
     if teacher is not None:
         lines.append(f"| teacher | | {100 * teacher:.2f} | 1 |" + " |" * (len(heads) - 4))
     for name in results:
-        cells = _row(results, name, twin, teacher, chosen.get(name, {}))
+        cells = _row(results, name, twin, teacher, chosen.get(name, {}), clock)
+        if scored:
+            cells = [*cells, _part(scored[name])]
+        if timed_twin in results:
+            cells = [*cells, "" if name == timed_twin else _signed(gains(results, name, timed_twin))]
         if lead is not None:
             cells = [*cells, "" if name == lead else _signed(gains(results, lead, name))]
         if bases:
@@ -68,7 +85,18 @@ def _signed(differences: Sequence[float]) -> str:
     )
 
 
-def _row(results: Results, name: str, twin: str, teacher: float | None, weights: Mapping[str, float]) -> Sequence[str]:
+def _part(shares: Sequence[float | None] | None) -> str:
+    """Return the mean of the shares of the twin's time, and how many seeds have reached its score."""
+    reached = [share for share in shares or () if share is not None]
+    if not reached:
+        return "" if not shares else "not reached"
+    seeds = "" if len(reached) == len(shares or ()) else f" ({len(reached)} of {len(shares or ())} seeds)"
+    return f"{Spread.of(reached).mean:.2f}{seeds}"
+
+
+def _row(
+    results: Results, name: str, twin: str, teacher: float | None, weights: Mapping[str, float], clock: str
+) -> Sequence[str]:
     own, base = results[name], results[twin]
     score = Spread.of([100 * r.miou for r in own.values()])
     said = " ".join(f"{k} {w:g}" for k, w in weights.items() if k != "ce")
@@ -80,7 +108,7 @@ def _row(results: Results, name: str, twin: str, teacher: float | None, weights:
     interval = "" if half is None else f"{gain.mean - half:+.2f} to {gain.mean + half:+.2f}"
     start = Spread.of([100 * base[seed].miou for seed in own if seed in base]).mean
     gap = "" if teacher is None else _share(gain.mean, 100 * teacher - start)
-    return [*cells, f"{gain.mean:+.2f}", interval, gap, *_cost(own, base)]
+    return [*cells, f"{gain.mean:+.2f}", interval, gap, *_cost(own, base, clock)]
 
 
 def _spread(value: Spread) -> str:
@@ -91,9 +119,10 @@ def _share(gain: float, gap: float) -> str:
     return f"{100 * gain / gap:.0f} %" if gap > 0 else "no gap"
 
 
-def _cost(own: Mapping[int, Result], base: Mapping[int, Result]) -> list[str]:
+def _cost(own: Mapping[int, Result], base: Mapping[int, Result], clock: str) -> list[str]:
     """Return time and memory relative to the twin's, of the seeds that both have."""
     seeds = [seed for seed in own if seed in base]
-    time = Spread.of([own[s].seconds / base[s].seconds for s in seeds]).mean
+    times = [(own[s].time(clock), base[s].time(clock)) for s in seeds]
+    known = [mine / theirs for mine, theirs in times if mine is not None and theirs]
     memory = Spread.of([own[s].memory / base[s].memory for s in seeds]).mean
-    return [f"{time:.2f}", f"{memory:.2f}"]
+    return [f"{Spread.of(known).mean:.2f}" if known else "", f"{memory:.2f}"]

@@ -20,10 +20,10 @@ from idd_seg.data.pipeline.dataset import EpochSampler, Sample, SegmentationData
 from idd_seg.data.pipeline.fingerprint import Fingerprint, fingerprint
 from idd_seg.data.pipeline.jitter import recoloured
 from idd_seg.data.pipeline.mixing import MixedSampler, pictures_of
-from idd_seg.data.pipeline.options import DataOptions, TeacherLabels
+from idd_seg.data.pipeline.options import REST, DataOptions, TeacherLabels
 from idd_seg.data.pipeline.prefetch import Prefetcher
 from idd_seg.data.pipeline.shared_memory import shared_folder
-from idd_seg.data.pipeline.source import Joined, Part, Source, innermost
+from idd_seg.data.pipeline.source import Hidden, Joined, Part, Source, innermost, spread
 from idd_seg.data.pipeline.submission import ServerFormat
 from idd_seg.data.pipeline.worker_errors import scarce
 from idd_seg.data.pipeline.worker_signals import leave_signals_to_the_run
@@ -64,6 +64,7 @@ class SegmentationDataModule(L.LightningDataModule):
         self.augment: Augmentation | None = chosen.augment or Augmentation()
         self.batch_size, self.eval_batch_size, self.seed = chosen.batch_size, chosen.eval_batch_size, chosen.seed
         self.held_out, self.frozen_epochs = chosen.held_out, chosen.frozen_epochs
+        self.labelled_share = chosen.labelled_share
         self.num_workers, self.timeout_s = chosen.num_workers, chosen.timeout_s
         self.cache, self.cache_dir, self.counts = chosen.cache, chosen.cache_dir, dict(chosen.counts or {})
         # Nothing of it where no picture of a batch is without labels.
@@ -163,14 +164,24 @@ class SegmentationDataModule(L.LightningDataModule):
         return ["train", "val", *([UNLABELLED] if self.unlabelled is not None else [])]
 
     def _source(self, split: str) -> Source:
-        if split == UNLABELLED:
+        if split == UNLABELLED and self.unlabelled != REST:
             kept = None if self.cache_dir is None else Path(self.cache_dir).expanduser() / "shards"
             return find_unlabelled(str(self.unlabelled), getattr(self, "root", None), kept)
-        if self.held_out is None or split not in ("train", "val"):
-            return self.make_source(split)
+        if split not in ("train", UNLABELLED):
+            return self.make_source(split) if self.held_out is None or split != "val" else self._training_parts()[1]
+        source = self._training_parts()[0]
+        labelled = spread(len(source), max(1, round(self.labelled_share * len(source))))
+        if split == UNLABELLED:
+            return Hidden(Part(source, sorted({*range(len(source))} - {*labelled})))
+        return source if len(labelled) == len(source) else Part(source, labelled)
+
+    def _training_parts(self) -> tuple[Source, Source]:
+        """Return what is trained on, and what of the training split is held out."""
         source = self.make_source("train")
+        if self.held_out is None:
+            return source, Part(source, ())
         cut = len(source) - len(source) // self.held_out
-        return Part(source, *((0, cut) if split == "train" else (cut, len(source))))
+        return Part(source, range(cut)), Part(source, range(cut, len(source)))
 
     def _cached(self, source: Source) -> Source:
         if self.cache == "none":

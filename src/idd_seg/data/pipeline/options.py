@@ -13,6 +13,7 @@ from idd_seg.errors import ConfigError
 Masks = Literal["indices", "palette", "rgb"]
 Cache = Literal["none", "ram", "disk"]
 Use = Literal["unlabelled", "all", "none"]
+REST = "rest"  # data.unlabelled: the training pictures that data.labelled_share leaves out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +106,8 @@ class SamplingOptions:
         seed: of the order and of the augmentation.
         held_out: the last of so many parts of the training split stands in for `val`, and is not trained on; None
             leaves both as they are.
+        labelled_share: of the training pictures, spread evenly over them, whose labels are used; the others are left
+            out, or shown without labels by `unlabelled=rest`.
         frozen_epochs: number of epochs after which the augmentation is repeated; None draws anew in each.
 
     Raises:
@@ -115,6 +118,7 @@ class SamplingOptions:
     eval_batch_size: int = 1
     seed: int = 0
     held_out: int | None = None
+    labelled_share: float = 1.0
     frozen_epochs: int | None = None
 
     def __post_init__(self) -> None:
@@ -122,6 +126,9 @@ class SamplingOptions:
         at_least("data.eval_batch_size", self.eval_batch_size, 1)
         if self.held_out is not None:
             at_least("data.held_out", self.held_out, 2, "a number of parts >= 2 or null")
+        share("data.labelled_share", self.labelled_share)
+        if self.labelled_share == 0:
+            raise ConfigError("data.labelled_share=0 leaves no picture with a label; give a number above 0, up to 1")
         if self.frozen_epochs is not None:
             at_least("data.frozen_epochs", self.frozen_epochs, 1, "a number of epochs >= 1 or null")
 
@@ -181,7 +188,8 @@ class UnlabelledOptions:
     """Photographs without labels beside the labelled ones, and the teacher's classes for them.
 
     Attributes:
-        unlabelled: a folder, a pattern or a list file of photographs; see `find_unlabelled`. None for none.
+        unlabelled: a folder, a pattern or a list file of photographs; see `find_unlabelled`. `rest`: the training
+            pictures that `labelled_share` leaves out. None for none.
         unlabelled_share: how much of each batch they are; 0 leaves them out.
         teacher_labels: options of `TeacherLabels`.
 
@@ -209,6 +217,11 @@ class DataOptions(ClassOptions, PictureOptions, SamplingOptions, LoadingOptions,
     def __post_init__(self) -> None:
         for group in (ClassOptions, PictureOptions, SamplingOptions, LoadingOptions, UnlabelledOptions):
             group.__post_init__(self)
+        if self.unlabelled == REST and self.labelled_share == 1:
+            raise ConfigError(
+                f"data.unlabelled={REST} are the training pictures that data.labelled_share leaves out, and it is 1: "
+                f"there are none; give it less than 1 (a folder of that name is data.unlabelled=./{REST})"
+            )
 
 
 def at_least(name: str, value: float, least: int, words: str | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -122,26 +123,49 @@ def innermost(source: Source) -> Source:
 
 
 class Part(Around):
-    """The items first to end - 1 of a source."""
+    """The items of a source at some places."""
 
-    def __init__(self, source: Source, first: int, end: int) -> None:
+    def __init__(self, source: Source, places: Sequence[int]) -> None:
         super().__init__(source)
-        self.first, self.end = first, end
+        self.places = places
 
     def __len__(self) -> int:
-        return self.end - self.first
+        return len(self.places)
 
     def __getitem__(self, index: int) -> Item:
-        return super().__getitem__(self.first + index)
+        return super().__getitem__(self.places[index])
 
     def label(self, index: int) -> UInt8 | None:
-        return super().label(self.first + index)
+        return super().label(self.places[index])
 
     def name(self, index: int) -> str:
-        return super().name(self.first + index)
+        return super().name(self.places[index])
 
     def key(self, index: int) -> str:
-        return super().key(self.first + index)
+        return super().key(self.places[index])
 
     def files(self, index: int) -> Files:
-        return super().files(self.first + index)
+        return super().files(self.places[index])
+
+
+class Hidden(Around):
+    """The items of a source without their labels."""
+
+    def __getitem__(self, index: int) -> Item:
+        image, _, name = super().__getitem__(index)
+        return Item(image, None, name)
+
+    def label(self, index: int) -> None:
+        return None
+
+    def key(self, index: int) -> str:
+        return f"without label\n{super().key(index)}"
+
+    def files(self, index: int) -> Files:
+        return super().files(index)[0], None
+
+
+def spread(length: int, most: int) -> list[int]:
+    """Return up to `most` places, spread evenly over so many, the first and the last among them."""
+    places: list[int] = np.unique(np.linspace(0, length - 1, min(most, length)).round().astype(int)).tolist()
+    return places

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from idd_seg.data.augment import whole
 from idd_seg.data.pipeline.decode import size_of
-from idd_seg.data.pipeline.source import Item, Source, innermost
+from idd_seg.data.pipeline.source import Item, Source, innermost, spread
 from idd_seg.data.unlabelled.find import OPTION
 from idd_seg.data.unlabelled.names import CHUNK
-from idd_seg.data.unlabelled.photographs import Photographs, spread
+from idd_seg.data.unlabelled.photographs import Photographs
 from idd_seg.errors import ConfigError, DataError
 
 if TYPE_CHECKING:

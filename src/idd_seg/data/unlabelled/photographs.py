@@ -5,11 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from pathlib import Path
 
-import numpy as np
-
 from idd_seg.data.pipeline.decode import read_image
 from idd_seg.data.pipeline.fingerprint import Fingerprint
-from idd_seg.data.pipeline.source import Files, Item
+from idd_seg.data.pipeline.source import Files, Item, spread
 from idd_seg.data.unlabelled.names import Names
 from idd_seg.errors import DataError
 
@@ -84,9 +82,3 @@ class Photographs(Unlabelled):
         """Return a digest of all names, and the sizes of some of the files."""
         some = {self.names[index]: f"{self.path(index).stat().st_size}" for index in spread(len(self), SAMPLE)}
         return Fingerprint({f"{len(self)} photographs": self.names.digest(), **some})
-
-
-def spread(length: int, most: int) -> list[int]:
-    """Return up to `most` places, spread evenly over so many."""
-    places: list[int] = np.unique(np.linspace(0, length - 1, min(most, length)).round().astype(int)).tolist()
-    return places
