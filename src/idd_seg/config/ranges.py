@@ -56,7 +56,8 @@ class Rule:
     words: str
 
 
-STEPS = Rule(whole(1), "a whole number > 0, e.g. 40000")
+MOST = 2**31 - 1  # steps and their parts: their product with a batch is counted in 64 bits
+STEPS = Rule(whole(1, MOST), f"a whole number from 1 to {MOST}, e.g. 40000")
 SHARE = Rule(number(0, math.inf, above=True), "a number > 0")
 RATE = Rule(number(0), f"a number, 0 to {LARGEST:g}")
 SWITCH = Rule(one_of(True, False), "true or false")

@@ -16,6 +16,7 @@ from idd_seg.data.pipeline.source import UInt8
 from idd_seg.errors import ConfigError
 
 TRIES = 10
+LARGEST_SCALE = 16  # of pictures: larger ones only take memory
 
 
 class Window(NamedTuple):
@@ -69,8 +70,10 @@ class Augmentation:
     ) -> None:
         if crop is not None and (len(crop) != 2 or min(crop) < 1):
             raise ConfigError(f"data.augment.crop must be [height, width] in pixels or null, got {list(crop)}")
-        if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
-            raise ConfigError(f"data.augment.scale must be [low, high] with 0 < low <= high, got {list(scale)}")
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= LARGEST_SCALE:
+            raise ConfigError(
+                f"data.augment.scale must be [low, high] with 0 < low <= high <= {LARGEST_SCALE}, got {list(scale)}"
+            )
         if not 0 <= flip <= 1:
             raise ConfigError(f"data.augment.flip is a probability, 0 to 1, got {flip}")
         if not 0 < cat_max_ratio <= 1:

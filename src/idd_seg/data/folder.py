@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,11 +29,13 @@ class Folder(SegmentationDataModule):
         label_suffix: what a mask's name has in addition to its photograph's, such as `_mask`; `auto` takes the same
             name, or else the only suffix that fits all.
         image_suffix: what a photograph's name has that its mask's has not, such as `_leftImg8bit`; `auto` likewise.
+        also_train: list files of more training photographs, each with its mask, behind those of `images`: as
+            `python -m idd_seg.label` writes them, perhaps.
         classes: the class list that names, colours and values were read from; for messages.
         common: see `SegmentationDataModule`; `masks` says how masks are read.
 
     Raises:
-        ConfigError: for an unknown split, or a split without masks.
+        ConfigError: for an unknown split, a split without masks, or `also_train` that is no list of list files.
     """
 
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test", "predict")
@@ -45,6 +47,7 @@ class Folder(SegmentationDataModule):
         labels: Mapping[str, str | None],
         label_suffix: str = AUTO,
         image_suffix: str = AUTO,
+        also_train: Sequence[str] | None = None,
         classes: str | None = None,
         **common: Any,
     ) -> None:
@@ -59,6 +62,13 @@ class Folder(SegmentationDataModule):
         if classes is not None:
             self.labels.remedy = f"add it to the class list '{classes}': as a class's value or colour, or to 'ignore'"
         self.images, self.label_patterns = dict(images), dict(labels)
+        self.also_train = list(also_train or ())
+        for name in self.also_train:
+            if not str(name).lower().endswith(LIST_SUFFIXES):
+                raise ConfigError(
+                    f"data.also_train={name}: give list files ({', '.join(LIST_SUFFIXES)}) of photographs and masks, as "
+                    "python -m idd_seg.label writes them"
+                )
         for key in [*images, *labels]:
             if key not in self.splits:
                 raise ConfigError(f"data.images and data.labels have the splits {', '.join(self.splits)}, not '{key}'")
@@ -70,9 +80,17 @@ class Folder(SegmentationDataModule):
             raise MissingDataError(f"data=folder has no photographs for the split '{split}'; set data.images.{split}")
         listed = pattern.lower().endswith(LIST_SUFFIXES)
         pairs = self._listed(pattern, split) if listed else self._found(pattern, split)
+        if split == "train":
+            pairs = [*pairs, *(pair for name in self.also_train for pair in self._more(name))]
         if split != "predict" and any(pair.label is None for pair in pairs):
             raise DataError(f"data=folder has no masks for the split '{split}'; set data.labels.{split}")
         return PairSource(require_files(pairs), self.masks)
+
+    def _more(self, name: str) -> list[Pair]:
+        lines = read_pairs(find_file(self.root, name) or self.root / name, self.root, self.masks)
+        if lines[0].label is None:
+            raise DataError(f"{lines[0].where}: data.also_train needs a mask behind each photograph")
+        return [Pair(line.image, line.label) for line in lines]
 
     def _listed(self, name: str, split: str) -> list[Pair]:
         path = find_file(self.root, name) or self.root / name

@@ -32,7 +32,7 @@ class ShapesSource:
         require_whole("data.scene_seed", seed, 0, error=ConfigError)
         if min(size) < 32:
             raise ConfigError(f"data.size: scenes need at least 32 pixels a side, got {list(size)}")
-        require_whole(f"data.{split}_length", length, 1, error=ConfigError)
+        require_whole(f"data.{split}_length", length, 1, 2**31 - 1, error=ConfigError)
         self.seed, self.split, self.length, self.size = seed, split, length, size
 
     def __len__(self) -> int:

@@ -40,7 +40,11 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
-        if _others_say_why(store, rank_info, error):
+        try:
+            told = _others_say_why(store, rank_info, error)
+        except RuntimeError:
+            told = True  # the launcher and its store have gone: it was killed, and there is nobody to tell
+        if told:
             sys.exit(1)
         raise
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -197,7 +198,7 @@ class TrainingSampler(Sampler[Key]):
         self.epochs, self.batch_size, self.batches, self.first = epochs, batch_size, batches, first
 
     def __len__(self) -> int:
-        return self.batches * self.batch_size
+        return min(self.batches * self.batch_size, sys.maxsize)
 
     def __iter__(self) -> Iterator[Key]:
         each = len(self.epochs) // self.batch_size

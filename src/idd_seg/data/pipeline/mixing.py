@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterator
 
 from torch.utils.data import Sampler
@@ -76,7 +77,7 @@ class MixedSampler(Sampler[Key]):
         self.batches = batches or 0
 
     def __len__(self) -> int:
-        return self.batches * self.batch_size
+        return min(self.batches * self.batch_size, sys.maxsize)
 
     def __iter__(self) -> Iterator[Key]:
         streams = [(iter(sampler), sampler.batch_size, offset) for sampler, offset in self.parts]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from idd_seg.data.augment import Augmentation
+from idd_seg.data.augment import LARGEST_SCALE, Augmentation
 from idd_seg.data.pipeline.labels import ColourMap, LabelMap, ToClasses
 from idd_seg.errors import ConfigError
 
 Masks = Literal["indices", "palette", "rgb"]
 Cache = Literal["none", "ram", "disk"]
 Use = Literal["unlabelled", "all", "none"]
+MOST = 2**31 - 1  # of what is counted: products of two such numbers still fit into 64 bits
 REST = "rest"  # data.unlabelled: the training pictures that data.labelled_share leaves out
 
 
@@ -89,11 +91,12 @@ class PictureOptions:
     augment: Augmentation | None = None
 
     def __post_init__(self) -> None:
-        if not self.image_scale > 0:
-            raise ConfigError(f"data.image_scale must be > 0, got {self.image_scale}")
-        if not len(self.mean) == len(self.std) == 3 or min(self.std) <= 0:
+        if not 0 < self.image_scale <= LARGEST_SCALE:
+            raise ConfigError(f"data.image_scale must be above 0, up to {LARGEST_SCALE}, got {self.image_scale}")
+        finite = all(math.isfinite(value) for value in (*self.mean, *self.std))
+        if not len(self.mean) == len(self.std) == 3 or not finite or min(self.std) <= 0:
             raise ConfigError(
-                f"data.mean and data.std are three numbers each, std above 0; got {self.mean} and {self.std}"
+                f"data.mean and data.std are three finite numbers each, std above 0; got {self.mean} and {self.std}"
             )
 
 
@@ -226,8 +229,8 @@ class DataOptions(ClassOptions, PictureOptions, SamplingOptions, LoadingOptions,
 
 def at_least(name: str, value: float, least: int, words: str | None = None) -> None:
     """Raise a ConfigError that names an option whose number is too small, or none."""
-    if type(value) is not int or value < least:
-        raise ConfigError(f"{name} must be {words or f'a whole number >= {least}'}, got '{value}'")
+    if type(value) is not int or not least <= value <= MOST:
+        raise ConfigError(f"{name} must be {words or f'a whole number from {least} to {MOST}'}, got '{value}'")
 
 
 def share(name: str, value: float) -> None:
