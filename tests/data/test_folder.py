@@ -147,6 +147,29 @@ def test_a_list_of_photographs_and_masks(root: Path, separator: str) -> None:
     ]
 
 
+def test_lists_may_add_training_photographs(root: Path) -> None:
+    write_list(root / "pseudo" / "list.txt", ["images/val/v.2.jpg masks/val/v.2.png"])
+    plain, more = folder(root), folder(root, also_train=["pseudo/list.txt"])
+    assert names(more) == [*names(plain), ("images/val/v.2.jpg", "masks/val/v.2.png")]
+    assert names(more, "val") == names(plain, "val")
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "message"),
+    [
+        ("pseudo", "", r"data\.also_train=pseudo: give list files"),
+        ("more.txt", "images/val/v.2.jpg", r"more\.txt, line 1: data\.also_train needs a mask behind each photograph"),
+        ("more.txt", "images/val/v.2.jpg masks/val/gone.png", "gone.png"),
+        ("gone.txt", None, "gone.txt"),
+    ],
+)
+def test_added_lists_name_masks(root: Path, name: str, line: str | None, message: str) -> None:
+    if line is not None:
+        write_list(root / name, [line])
+    with pytest.raises((ConfigError, DataError), match=message):
+        names(folder(root, also_train=[name]))
+
+
 @pytest.mark.parametrize("separator", ["\t", ","])
 def test_names_in_a_list_may_have_spaces_and_any_letters(root: Path, separator: str) -> None:
     lines = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from idd_seg.runs.teacher import draft_of, trained
 
 FAILED, FINISHED = "", "finished"  # in place of a configuration: there is no run
 GONE = "idd_seg/gone/{}"  # process {} has seen that there is no run
+FEW = 8  # processes that may share cores, so that a run of several devices can be tried
 _met: list[Any] = []  # the store, once the others have been met
 
 
@@ -164,6 +166,9 @@ def _devices(cfg: DictConfig, rank_info: RankInfo | None) -> int:
         )
     if on_gpu and devices > there:
         raise ConfigError(f"trainer.devices={devices}, but this machine shows {there} GPU(s)")
+    most = max(FEW, os.cpu_count() or 1)
+    if not on_gpu and rank_info is None and devices > most:
+        raise ConfigError(f"trainer.devices={devices}: without a GPU up to {most} processes are started here")
     nodes = cfg.trainer.get("num_nodes", 1)
     if rank_info is None and nodes > 1:
         raise ConfigError(

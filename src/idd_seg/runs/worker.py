@@ -40,17 +40,23 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
-        try:
-            told = _others_say_why(store, rank_info, error)
-        except RuntimeError:
-            told = True  # the launcher and its store have gone: it was killed, and there is nobody to tell
-        if told:
+        if _others_say_why(store, rank_info, error):
             sys.exit(1)
         raise
 
 
 def _others_say_why(store: Any, rank_info: RankInfo, error: Exception) -> bool:
-    """Tell whether this process failed because its group broke, and another or the launcher knows why."""
+    """Tell whether this process failed because its group broke, and another or the launcher knows why.
+
+    So it is where the launcher has gone with its store, too: it was killed, and nobody is left to be told.
+    """
+    try:
+        return _told(store, rank_info, error)
+    except RuntimeError:  # of the store's connection
+        return True
+
+
+def _told(store: Any, rank_info: RankInfo, error: Exception) -> bool:
     from idd_seg.distributed.process_group import ENDING, ERROR, FIRST, PRUNED
     from idd_seg.distributed.timeouts import BROKEN
 
