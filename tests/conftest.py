@@ -16,6 +16,7 @@ import torch
 
 from idd_seg.models.heads.psp import PSPHead
 from idd_seg.models.segmenter import Segmenter
+from tests.drawn import draw, is_drawn
 
 torch.set_num_threads(1)
 
@@ -28,8 +29,16 @@ TINY = {"stem_type": "deep", "stem_width": 8, "channels": [8, 16, 32, 64], "laye
 LONG = ("test_docs", "test_cli", "test_distributed", "test_training", "test_multirun", "test_resume", "test_train")
 
 
+def pytest_report_header() -> str:
+    return f"tests of which a share is taken: DRAW={draw()} repeats it"
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` is applied
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the long files begin."""
+    """Count what was not drawn for this commit as slow, and let the long files begin."""
+    for item in items:
+        if not is_drawn(item.nodeid.removeprefix("tests/")):
+            item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 

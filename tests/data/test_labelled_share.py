@@ -16,7 +16,9 @@ from tests.data.sources import Coordinates, OneSource, settings
 
 
 def module(length: int = 12, **changes: object) -> OneSource:
-    return OneSource(Coordinates(20, 30, length=length), **{**settings(30), "augment": None, "batch_size": 2, **changes})
+    return OneSource(
+        Coordinates(20, 30, length=length), **{**settings(30), "augment": None, "batch_size": 2, **changes}
+    )
 
 
 def names(data: OneSource, split: str) -> list[int]:

@@ -66,8 +66,8 @@ class Folder(SegmentationDataModule):
         for name in self.also_train:
             if not str(name).lower().endswith(LIST_SUFFIXES):
                 raise ConfigError(
-                    f"data.also_train={name}: give list files ({', '.join(LIST_SUFFIXES)}) of photographs and masks, as "
-                    "python -m idd_seg.label writes them"
+                    f"data.also_train={name}: give list files ({', '.join(LIST_SUFFIXES)}) of photographs and masks, "
+                    "as python -m idd_seg.label writes them"
                 )
         for key in [*images, *labels]:
             if key not in self.splits:

@@ -58,7 +58,9 @@ class Segmenter(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(backbone, str) and not callable(backbone):
-            raise ConfigError(f"backbone must be the name of a timm network, or a group with a _target_, got '{backbone}'")
+            raise ConfigError(
+                f"backbone must be the name of a timm network, or a group with a _target_, got '{backbone}'"
+            )
         if num_classes < 2:
             raise ConfigError(f"num_classes must be at least 2, got {num_classes}")
         self.num_classes = num_classes

@@ -1,0 +1,83 @@
+"""Tests of which the quick run takes a share, another one with each commit; `make test-full` takes all.
+
+Each is one of many of its kind that take seconds, so that a kind is never left out, and none for long. `DRAW=N` repeats
+the draw of a commit (the run's first line names it), `DRAW=all` takes all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from functools import cache
+from pathlib import Path
+
+TOP = Path(__file__).parents[1]
+
+# Beginnings of test ids below tests/ -> one in so many is taken. `*` behind a file: its tests are taken together.
+SHARES = {
+    "test_docs.py::test_command": 4,
+    "test_cli.py::test_a_mistake_gets_one_clear_error": 3,
+    "test_cli.py::test_every_command_has_help": 3,
+    "test_cli.py::test_a_value_that_needs_quotes": 3,
+    "test_cli.py::test_grammar_is_explained": 3,
+    "test_cli.py::test_a_file_that_would_call_something": 2,
+    "test_cli.py::test_an_unusable_checkpoint": 2,
+    "test_cli.py::test_a_broken_file_is_named": 2,
+    "test_distributed.py::test_trouble_of_one_process": 2,
+    "test_distributed.py::test_processes_may_train_by_features": 2,
+    "test_distributed.py::test_a_signal_to_the_run": 2,
+    "test_distributed.py::test_a_signal_ends_all": 3,
+    "test_distributed.py::test_torchrun_makes_one_run": 2,
+    "test_import_checkpoint.py::test_a_mistake_writes_nothing": 3,
+    "test_multirun.py*": 2,
+    "test_signals.py": 3,
+    "test_templates.py*": 2,
+    "test_training.py::test_a_stored_configuration": 3,
+    "test_training.py::test_a_signal_ends_the_run": 2,
+    "benchmarks/test_model.py": 3,
+    "config/test_composition.py::test_every_choice_composes": 3,
+    "config/test_composition.py::test_every_part_composes": 3,
+    "config/test_trainer_options.py::test_a_refused": 4,
+    "config/test_trainer_options.py::test_a_value_with_no_sense": 3,
+    "config/test_trainer_options.py::test_scores_of_a_part": 2,
+    "config/test_unread.py": 3,
+    "data/test_cache.py::test_samples_are_the_same": 3,
+    "data/test_worker_timeout.py::test_what_does_not_come": 3,
+    "distributed/test_sync_batch_norm.py*": 2,
+    "evaluation/test_inference.py::test_two_processes": 2,
+    "exporting/test_command.py::test_without_the_packages": 3,
+    "exporting/test_graph.py::test_every_head": 3,
+    "exporting/test_winograd.py::test_layers_of_a_file": 3,
+    "losses/test_world_idd.py*": 2,
+    "losses/test_world.py*": 2,
+    "runs/test_data_files.py::test_a_run_does_not_go_on": 3,
+    "runs/test_data_files.py::test_a_kept_teacher": 2,
+    "sweeps/test_launchers.py": 3,
+    "sweeps/test_optuna.py": 3,
+    "sweeps/test_submitit_slurm.py": 2,
+}
+# Of these, what is never left out: README's commands, and the plainest of its kind.
+KEPT = (
+    "[python -m idd_seg.train]",
+    "[python -m idd_seg.train data=voc student=r18 loss.idd_weight=0.5]",
+)
+
+
+@cache
+def draw() -> str:
+    """Return what the draw follows from: the commit, or what DRAW says."""
+    if given := os.environ.get("DRAW"):
+        return given
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=TOP, capture_output=True, text=True, timeout=60)
+    return git.stdout.strip()[:8] or "0"
+
+
+def is_drawn(name: str) -> bool:
+    """Tell whether a test, by its id below tests/, belongs to the quick run of this commit."""
+    found = [(start, share) for start, share in SHARES.items() if name.startswith(start.removesuffix("*"))]
+    if not found or draw() == "all" or name.endswith(KEPT):
+        return True
+    start, share = found[0]
+    key = start if start.endswith("*") else name
+    return int(hashlib.sha256(f"{draw()}/{key}".encode()).hexdigest(), 16) % share == 0
