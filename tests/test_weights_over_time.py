@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
@@ -56,7 +57,9 @@ def batches(count: int = 8) -> DataLoader[Batch]:
     return DataLoader(found, batch_size=None)  # type: ignore[arg-type]
 
 
-def distiller(terms: Mapping[str, Term], balance: GradientBalance | None = None, **changes: Any) -> Distiller:
+def distiller(
+    terms: Mapping[str, Term], balance: GradientBalance | None = None, teacher_every: int = 1, **changes: Any
+) -> Distiller:
     return Distiller(
         network(0, **changes),
         FrozenTeacher(network(1, width=4)),
@@ -64,6 +67,7 @@ def distiller(terms: Mapping[str, Term], balance: GradientBalance | None = None,
         partial(torch.optim.SGD, lr=0.01),
         partial(torch.optim.lr_scheduler.ConstantLR, factor=1.0),
         balance=balance,
+        teacher_every=teacher_every,
     )
 
 
@@ -109,6 +113,33 @@ def test_a_stopped_term_is_neither_computed_nor_updated_nor_the_teacher_asked(
     )
     fit(module, tmp_path)
     assert (term.calls, term.updates, len(asked)) == (4, 4, 4)
+
+
+def test_a_teacher_may_be_asked_at_every_other_step_and_counts_twice_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    term = Counted(weight=3.0)
+    module = distiller({"ce": CrossEntropy(), "kd": term}, teacher_every=2)
+    asked = []
+    monkeypatch.setattr(
+        module.teacher, "forward", lambda image, ask=module.teacher.forward: asked.append(1) or ask(image)
+    )
+    rows = fit(module, tmp_path)
+    assert (term.calls, term.updates, len(asked)) == (3, 3, 3)
+    raw, weighted = ([float(row[name]) for row in rows] for name in ("train/kd", "train/kd_weighted"))
+    assert [math.isnan(value) for value in raw] == [True, False] * 3
+    assert weighted[1::2] == pytest.approx([6.0 * value for value in raw[1::2]])
+    assert [float(row["train/loss"]) for row in rows] == pytest.approx(
+        [
+            float(row["train/ce"]) + (6.0 * value if step % 2 else 0.0)
+            for step, (row, value) in enumerate(zip(rows, raw, strict=True))
+        ]
+    )
+
+
+def test_a_teacher_that_is_asked_at_times_needs_a_term_for_the_others() -> None:
+    with pytest.raises(ConfigError, match=r"teacher\.every_n_steps=2 leaves out .* loss=kd has no other"):
+        distiller({"kd": PixelWise()}, teacher_every=2)
 
 
 def test_a_stopped_term_changes_nothing_any_more(tmp_path: Path) -> None:

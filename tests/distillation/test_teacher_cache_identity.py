@@ -35,13 +35,16 @@ def identity(*options: str, pictures: int = 10) -> str:
         "speed=fast",
         "data.augment.crop=[64,64]",
         "seed=4",  # of the augmentation
+        "teacher.scale=0.5",
     ],
 )
 def test_what_changes_the_outputs_is_kept_apart(option: str) -> None:
     assert identity(option) != identity()
 
 
-@pytest.mark.parametrize("option", ["data.num_workers=7", "trainer.max_steps=9", "student=mbv2", "name=mine"])
+@pytest.mark.parametrize(
+    "option", ["data.num_workers=7", "trainer.max_steps=9", "student=mbv2", "name=mine", "teacher.every_n_steps=2"]
+)
 def test_what_changes_nothing_shares(option: str) -> None:
     assert identity(option) == identity()
 

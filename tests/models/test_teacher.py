@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idd_seg.models.segmenter import Segmenter
@@ -47,6 +48,15 @@ def test_no_buffer_changes_by_a_forward_pass_in_training(pair: Pair) -> None:
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert any("running_mean" in name for name in before)
+
+
+def test_it_may_see_smaller_pictures(tiny_segmenter: Build) -> None:
+    network, image = tiny_segmenter(seed=1).eval(), torch.randn(2, 3, 64, 96)
+    smaller = F.interpolate(image, (32, 48), mode="bilinear", align_corners=False, antialias=True)
+    with torch.no_grad():
+        expected = network(smaller).logits
+    assert torch.equal(FrozenTeacher(network, scale=0.5)(image).logits, expected)
+    assert torch.equal(FrozenTeacher(network)(smaller).logits, expected)
 
 
 def test_a_step_of_the_parents_optimizer_changes_nothing(pair: Pair) -> None:

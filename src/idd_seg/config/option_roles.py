@@ -18,7 +18,7 @@ NOT_IN_A_PICTURE = (*LOADING, *UNLABELLED, "batch_size", "eval_batch_size", "rec
 NOT_IN_A_TEACHER = (*LOADING, *UNLABELLED, "eval_batch_size", "seed", "val_length", "test_length", "recipe")
 
 # Of `teacher`: what the outputs of its network do not depend on, once its file is known by its hash.
-NOT_IN_AN_OUTPUT = ("name", "checkpoint", "training")
+NOT_IN_AN_OUTPUT = ("name", "checkpoint", "training", "every_n_steps")
 
 # Of `trainer`: what a teacher's training takes over from its student's run. Where and how it is computed, and what is
 # seen of it; nothing that changes what is learnt.
@@ -37,7 +37,10 @@ MAY_CHANGE = (
 )
 
 # Beside those of `data`: what runs of before do not have, with the values that stand for what these did.
-NEW = {"loss.idd.level": "classes", "loss.idd.side": "both", "loss.idd.lift": False}
+NEW = {
+    **{"loss.idd.level": "classes", "loss.idd.side": "both", "loss.idd.lift": False},
+    **{"teacher.every_n_steps": 1, "teacher.scale": 1.0},
+}
 
 
 def may_change(key: str) -> bool:

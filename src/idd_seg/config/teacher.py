@@ -44,7 +44,8 @@ def load_teacher(
     saved.load_into(network, "teacher")
     if class_map is not None:
         network = Mapped(network, class_map, data.class_names, names)
-    return FrozenTeacher(network, {"path": str(saved.path.resolve()), "sha256": saved.sha256})
+    source = {"path": str(saved.path.resolve()), "sha256": saved.sha256}
+    return FrozenTeacher(network, source, cfg.teacher.get("scale", 1.0))
 
 
 def _foreign_teacher(checkpoint: str, cfg: DictConfig, data: SegmentationDataModule, *, aloud: bool) -> FrozenTeacher:
@@ -53,7 +54,7 @@ def _foreign_teacher(checkpoint: str, cfg: DictConfig, data: SegmentationDataMod
     network = in_classes_of(opened, named, data.name, data.class_names)
     if aloud:
         say(opened)
-    return FrozenTeacher(network, opened.source)
+    return FrozenTeacher(network, opened.source, cfg.teacher.get("scale", 1.0))
 
 
 def open_foreign(checkpoint: str, cfg: DictConfig, seen: Mapping[str, Any]) -> Opened:

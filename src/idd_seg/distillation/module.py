@@ -59,6 +59,8 @@ class Distiller(L.LightningModule):
         teacher_cache: keeps the teacher's outputs for pictures that come again; None asks the teacher at every step.
         guard: of losses that are not finite; None ends the run at the first.
         label_use: what terms see of pictures without labels; None where all have labels.
+        teacher_every: the teacher is asked at every so many steps, the first time at step `teacher_every - 1`, and the
+            terms that need it count as many times as much then; at the other steps they are left out.
 
     Attributes:
         validated: scores on held-out images, by step.
@@ -84,9 +86,11 @@ class Distiller(L.LightningModule):
         guard: NonFiniteGuard | None = None,
         teacher_cache: TeacherCache | None = None,
         label_use: LabelUse | None = None,
+        teacher_every: int = 1,
     ) -> None:
         super().__init__()
-        check_terms(terms, has_teacher=teacher is not None)
+        check_terms(terms, has_teacher=teacher is not None, teacher_every=teacher_every)
+        self.teacher_every = teacher_every
         self.student, self.teacher = student, teacher
         self.terms = nn.ModuleDict(dict(terms))
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
@@ -124,7 +128,7 @@ class Distiller(L.LightningModule):
         torch.manual_seed(mix(self.seed, batch_idx, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        weights = {name: term.weight_at(self.global_step) for name, term in self.each_term().items()}
+        weights = {name: self._weight(term) for name, term in self.each_term().items()}
         chosen = {name: term for name, term in self.each_term().items() if weights[name] > 0}
         if not chosen:
             nothing_left(weights, self.global_step)
@@ -147,6 +151,14 @@ class Distiller(L.LightningModule):
         if self._logs_now() or self.global_step == 0:
             self._log_terms(total, raw, weighted, weights, views)
         return total
+
+    def _weight(self, term: Term) -> float:
+        """Return a term's weight at this step; 0 leaves it out."""
+        weight = term.weight_at(self.global_step)
+        if self.teacher_every == 1 or not term.needs_teacher:
+            return weight
+        # Counted so that a step that is logged, of which the number is a multiple too, is one that asks.
+        return weight * self.teacher_every if (self.global_step + 1) % self.teacher_every == 0 else 0.0
 
     def _all_paths(self, student: Outputs, *, complete: bool) -> Tensor:
         """Return exactly 0, connected with all that is trained: DistributedDataParallel waits for every gradient.

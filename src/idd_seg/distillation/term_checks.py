@@ -23,8 +23,11 @@ def naming(name: str) -> Iterator[None]:
         raise ConfigError(f"loss.{name}: {error}") from error
 
 
-def check_terms(terms: Mapping[str, Term], *, has_teacher: bool) -> None:
+def check_terms(terms: Mapping[str, Term], *, has_teacher: bool, teacher_every: int = 1) -> None:
     """Refuse terms that can't train a network: none at all, without their teacher, or all stopped at some step.
+
+    Args:
+        teacher_every: steps from one at which the teacher is asked to the next.
 
     Raises:
         ConfigError: that names them.
@@ -35,6 +38,11 @@ def check_terms(terms: Mapping[str, Term], *, has_teacher: bool) -> None:
     if lacking and not has_teacher:
         raise ConfigError(
             f"teacher=none, but loss={','.join(lacking)} needs a teacher; use loss=ce, or choose a teacher"
+        )
+    if teacher_every > 1 and len(lacking) == len(terms):
+        raise ConfigError(
+            f"teacher.every_n_steps={teacher_every} leaves out the terms that need the teacher at the other steps, and "
+            f"loss={','.join(terms)} has no other; add one, e.g. ce"
         )
     stops = [term.schedule.stop for term in terms.values() if term.schedule.stop is not None]
     if len(stops) == len(terms):

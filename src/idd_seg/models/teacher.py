@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idd_seg.ops.precision import Adjusting, Change, moves
@@ -18,10 +19,12 @@ class FrozenTeacher(Adjusting):
     Args:
         network: gives `Outputs`, and the widths of its features as `channels`.
         source: path and hash of its weights, noted in checkpoints in the teacher's place.
+        scale: of the pictures that it sees, relative to the student's; its maps are as much smaller.
     """
 
-    def __init__(self, network: nn.Module, source: Mapping[str, str] | None = None) -> None:
+    def __init__(self, network: nn.Module, source: Mapping[str, str] | None = None, scale: float = 1.0) -> None:
         super().__init__()
+        self.scale = float(scale)
         self.network = network.requires_grad_(False).eval()
         self.source = dict(source or {})
         self.precision: torch.dtype | None = None
@@ -51,6 +54,9 @@ class FrozenTeacher(Adjusting):
     @torch.no_grad()
     def forward(self, image: Tensor) -> Outputs:
         """(N, 3, H, W) -> the network's outputs, without gradient."""
+        if self.scale != 1:
+            size = [max(1, round(self.scale * side)) for side in image.shape[-2:]]
+            image = F.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)
         kind = image.device.type
         if self.precision in (None, torch.get_autocast_dtype(kind)):
             return self.network(image)  # type: ignore[no-any-return]

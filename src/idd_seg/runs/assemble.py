@@ -19,7 +19,7 @@ from idd_seg.callbacks.graceful_stop import GracefulStop
 from idd_seg.callbacks.resume_metrics import ResumeMetrics
 from idd_seg.callbacks.wall_clock import WallClock
 from idd_seg.config.instantiate import make, make_data, make_student, make_terms, plain
-from idd_seg.config.option_roles import NOT_IN_A_PICTURE, NOT_IN_AN_OUTPUT, without
+from idd_seg.config.option_roles import NOT_IN_A_PICTURE, NOT_IN_AN_OUTPUT, is_as_before, without
 from idd_seg.config.preflight import Checked
 from idd_seg.config.ranges import duration
 from idd_seg.config.teacher import load_teacher
@@ -118,6 +118,7 @@ def _distiller(
         balance=None if cfg.balance is None else _make(cfg.balance, "balance"),
         guard=NonFiniteGuard(cfg.skip_non_finite),
         label_use=LabelUse(data.teacher_labels, data.ignore_index, unlabelled=bool(data.without)),
+        teacher_every=cfg.teacher.get("every_n_steps", 1),
         teacher_cache=None if cfg.teacher_cache is None or teacher is None else cache_of(cfg, data, terms, teacher),
     )
 
@@ -129,7 +130,7 @@ def cache_of(
     cache: TeacherCache = _make(cfg.teacher_cache, "teacher_cache")
     labelled, more = data.dataset("train").source, data.unlabelled_source()
     identity = {
-        "teacher": {**teacher.source, **without(plain(cfg.teacher), NOT_IN_AN_OUTPUT)},
+        "teacher": {**teacher.source, **_of_output(plain(cfg.teacher))},
         "data": with_table(without(plain(cfg.data), NOT_IN_A_PICTURE)),
         "pictures": [labelled.key(index) for index in range(len(labelled))],
         "speed": plain(cfg.speed),
@@ -143,6 +144,11 @@ def cache_of(
         identity["unlabelled"] = digest.hexdigest()
     cache.bind(identity, data.shown().views, [name for term in terms.values() for name in term.teacher_maps])
     return cache
+
+
+def _of_output(teacher: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a teacher that its outputs depend on; new ones, which old caches lack, where they count."""
+    return {k: v for k, v in without(teacher, NOT_IN_AN_OUTPUT).items() if not is_as_before(f"teacher.{k}", v)}
 
 
 def _trainer(

@@ -48,7 +48,8 @@ def markdown(
         heads.append("to the twin's score")
     else:
         scored = {}
-    if timed_twin in results:
+    timed_twin = timed_twin if timed_twin in results else None
+    if timed_twin is not None:
         heads.append("at equal time")
     lead = ours if ours in results else None
     if lead is not None:
@@ -63,7 +64,7 @@ def markdown(
         cells = _row(results, name, twin, teacher, chosen.get(name, {}), clock)
         if scored:
             cells = [*cells, _part(scored[name])]
-        if timed_twin in results:
+        if timed_twin is not None:
             cells = [*cells, "" if name == timed_twin else _signed(gains(results, name, timed_twin))]
         if lead is not None:
             cells = [*cells, "" if name == lead else _signed(gains(results, lead, name))]
