@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from idd_seg.losses.ce import CrossEntropy, cross_entropy
+from idd_seg.losses.ce import CrossEntropy, cross_entropy, hard_pixels
+from idd_seg.losses.ops.class_weights import ClassCounts, median_frequency
 from idd_seg.types import Batch, Outputs
 from tests.losses import reference
 from tests.losses.scenes import descend, random_features, random_labels
@@ -129,3 +130,104 @@ def test_the_term_needs_no_teacher() -> None:
 def test_negative_weights_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}.*-2.5"):
         CrossEntropy(**{name: -2.5})
+
+
+# Classes that are rare, and pixels that are hard.
+
+
+def test_class_weights_by_hand() -> None:
+    # ln 4 of class 0, which counts three times, and ln(4 / 3) of class 1.
+    logits = torch.tensor([0.0, math.log(3)]).reshape(1, 2, 1, 1).expand(1, 2, 1, 2)
+    loss = cross_entropy(logits, torch.tensor([[[0, 1]]]), class_weights=torch.tensor([3.0, 1.0]))
+    assert loss.item() == pytest.approx((3 * math.log(4) + math.log(4 / 3)) / 4)
+
+
+def test_a_mean_of_small_weights_is_a_mean() -> None:
+    logits, labels = torch.randn(1, 2, 2, 2), torch.zeros(1, 2, 2, dtype=torch.long)
+    small = cross_entropy(logits, labels, class_weights=torch.tensor([1e-4, 1.0]))
+    assert small.item() == pytest.approx(cross_entropy(logits, labels).item(), rel=1e-5)
+
+
+def test_label_smoothing_by_hand() -> None:
+    # A tenth of the target is spread over both classes: 0.95 and 0.05.
+    logits = torch.tensor([0.0, math.log(3)]).reshape(1, 2, 1, 1)
+    loss = cross_entropy(logits, torch.tensor([[[1]]]), label_smoothing=0.1)
+    assert loss.item() == pytest.approx(0.95 * math.log(4 / 3) + 0.05 * math.log(4))
+
+
+def of_probabilities(*own: float) -> tuple[Tensor, Tensor]:
+    """Return logits of two classes whose pixels have these probabilities of their own class, 1."""
+    p = torch.tensor(own, dtype=torch.float64)
+    return torch.stack([torch.log(1 - p), torch.log(p)])[None, :, None], torch.ones(1, 1, len(own), dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    ("probability", "least", "kept"),
+    [
+        (0.5, 0.0, [0, 2]), (0.5, 0.5, [0, 2]), (0.5, 0.75, [0, 2, 3]),
+        (0.05, 0.0, []), (0.05, 0.25, [0]), (1.0, 0.0, [0, 1, 2, 3]),
+    ],
+)  # fmt: skip
+def test_hard_pixels_stay(probability: float, least: float, kept: list[int]) -> None:
+    logits, labels = of_probabilities(0.1, 0.9, 0.3, 0.7)
+    found = hard_pixels(logits, labels, probability=probability, least=least)
+    assert found[0, 0].eq(1).nonzero().flatten().tolist() == kept
+    assert set(found.unique().tolist()) <= {1, 255}
+
+
+def test_ignored_pixels_are_never_hard_nor_counted() -> None:
+    logits, labels = of_probabilities(0.1, 0.9, 0.3, 0.7)
+    labels[0, 0, 0] = 255
+    assert hard_pixels(logits, labels, probability=0.2, least=1 / 3)[0, 0].tolist() == [255, 255, 1, 255]
+
+
+def test_the_loss_of_hard_pixels_is_their_mean() -> None:
+    logits, labels = of_probabilities(0.1, 0.9, 0.3, 0.7)
+    term = CrossEntropy(ohem=0.5, ohem_least=0.0)
+    loss = term(Outputs(logits, {}), None, batch_of(labels))
+    assert loss.item() == pytest.approx((math.log(10) + math.log(10 / 3)) / 2)
+    nothing = CrossEntropy(ohem=0.05, ohem_least=0.0)(Outputs(logits, {}), None, batch_of(labels))
+    assert nothing.item() == 0
+
+
+def test_every_class_counts_as_the_median_one() -> None:
+    # Classes 0, 1 and 2 are 8 of 10, 1 of 10 and 2 of 20 labelled pixels where they occur; 3 does not occur.
+    counts = ClassCounts(torch.tensor([8, 1, 2, 0]), torch.tensor([10, 10, 20, 0]))
+    assert median_frequency(counts).tolist() == pytest.approx([0.125, 1.0, 1.0, 1.0])
+    assert median_frequency(ClassCounts(torch.zeros(2), torch.zeros(2))).tolist() == [1.0, 1.0]
+
+
+def test_the_training_labels_are_counted_when_they_are_needed() -> None:
+    asked = []
+
+    def counts() -> ClassCounts:
+        asked.append(1)
+        return ClassCounts(torch.tensor([9, 1]), torch.tensor([10, 10]))
+
+    plain, numbers, frequency = (CrossEntropy(class_weights=w) for w in (None, [1, 2], "median_frequency"))
+    for term in (plain, numbers):
+        term.bind_classes(2, counts)
+    assert asked == []
+    frequency.bind_classes(2, counts)
+    frequency.bind_classes(2, counts)  # by the look before a run, and by the run
+    assert asked == [1]
+    assert frequency.class_weights.tolist() == pytest.approx([0.5 / 0.9, 5.0])
+    with pytest.raises(ValueError, match="class_weights are 2 numbers, and there are 3 classes"):
+        numbers.bind_classes(3, counts)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"class_weights": "median"}, "must be median_frequency, a number for each class or null, got 'median'"),
+        ({"class_weights": [1.0, -1.0]}, "class_weights must be finite numbers >= 0"),
+        ({"class_weights": [0.0, 0.0]}, "one of them above 0"),
+        ({"class_weights": [math.inf, 1.0]}, "finite"),
+        ({"label_smoothing": 1.0}, "label_smoothing must be a number from 0 to below 1, got 1.0"),
+        ({"ohem": 0}, "ohem must be a probability above 0, up to 1, or null, got 0"),
+        ({"ohem": 0.7, "ohem_least": 2}, "ohem_least must be a share from 0 to 1, got 2"),
+    ],
+)  # fmt: skip
+def test_options_out_of_range_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CrossEntropy(**options)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from idd_seg.losses.ce import cross_entropy
-from idd_seg.losses.ops.chunked_cross_entropy import summed_cross_entropy
+from idd_seg.losses.ops.chunked_cross_entropy import summed_cross_entropy, true_probabilities
 
 
 def plain(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor:
@@ -37,6 +37,35 @@ def test_value_and_gradient_are_those_of_full_size_logits(images, classes, h, w,
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
     (slope,) = torch.autograd.grad(2 * found, logits)
     torch.testing.assert_close(slope, 2 * torch.autograd.grad(expected, logits)[0], rtol=1e-9, atol=1e-10)
+
+
+@given(
+    st.integers(1, 3), st.integers(2, 5), st.integers(1, 5), st.integers(1, 12), st.integers(1, 200),
+    st.sampled_from([0.0, 0.1, 0.9]), st.booleans(),
+)  # fmt: skip
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_weights_and_smoothing_are_those_of_torch(images, classes, cells, pixels, band, smoothing, weighted) -> None:
+    logits, labels = case(images, classes, (cells, cells), (pixels, pixels + 1))
+    weights = torch.rand(classes, generator=torch.Generator().manual_seed(1), dtype=torch.float64) if weighted else None
+    wide = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+    options = {"ignore_index": 255, "weight": weights, "label_smoothing": smoothing}
+    expected = F.cross_entropy(wide, labels, reduction="sum", **options)
+    found = summed_cross_entropy(logits, labels, 255, band, class_weights=weights, smoothing=smoothing)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    (slope,) = torch.autograd.grad(found, logits)
+    torch.testing.assert_close(slope, torch.autograd.grad(expected, logits)[0], rtol=1e-9, atol=1e-10)
+    if (labels != 255).any():
+        mean = cross_entropy(logits, labels, class_weights=weights, label_smoothing=smoothing)
+        wide = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+        torch.testing.assert_close(mean, F.cross_entropy(wide, labels, **options), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("band", [1, 60, 10**6])
+def test_probabilities_of_the_own_class(band: int) -> None:
+    logits, labels = case(2, 3, (3, 4), (7, 9))
+    wide = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False).softmax(1)
+    expected = wide.gather(1, torch.where(labels == 255, 0, labels)[:, None])[:, 0].masked_fill(labels == 255, 1.0)
+    torch.testing.assert_close(true_probabilities(logits, labels, 255, band), expected.detach())
 
 
 def test_the_gradient_is_the_value_s() -> None:

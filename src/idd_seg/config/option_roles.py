@@ -40,6 +40,12 @@ MAY_CHANGE = (
 NEW = {
     **{"loss.idd.level": "classes", "loss.idd.side": "both", "loss.idd.lift": False},
     **{"teacher.every_n_steps": 1, "teacher.scale": 1.0},
+    **{
+        "loss.ce.class_weights": None,
+        "loss.ce.label_smoothing": 0.0,
+        "loss.ce.ohem": None,
+        "loss.ce.ohem_least": 0.0625,
+    },
 }
 
 
@@ -50,7 +56,23 @@ def may_change(key: str) -> bool:
 
 def is_as_before(key: str, value: Any) -> bool:
     """Tell whether an option, given by its dotted name, is new and changes nothing with this value."""
-    return key in NEW and bool(NEW[key] == value)
+    plain = key.removeprefix("teacher.training.")
+    return plain in NEW and bool(NEW[plain] == value)
+
+
+def as_before(options: Mapping[Any, Any], name: str) -> dict[str, Any]:
+    """Return a group of options, however deep, without new ones that change nothing.
+
+    Args:
+        name: of the group, dotted.
+    """
+    found = {}
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            found[str(key)] = as_before(value, f"{name}.{key}")
+        elif not is_as_before(f"{name}.{key}", value):
+            found[str(key)] = value
+    return found
 
 
 def without(options: Mapping[Any, Any], left_out: Iterable[str]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from idd_seg.data.pipeline.fingerprint import Fingerprint
 from idd_seg.data.pipeline.label_check import in_both, sample
 from idd_seg.data.unlabelled.checks import look_at_unlabelled
 from idd_seg.distillation.label_use import check_label_use
-from idd_seg.distillation.term_checks import check_terms, naming
+from idd_seg.distillation.term_checks import bind_classes, check_terms, naming
 from idd_seg.errors import ConfigError, DataError, MissingDataError, UserError
 from idd_seg.losses.term import Term
 from idd_seg.models.pretrained.imagenet import normalisation_of, pretrained_overlay
@@ -89,13 +89,14 @@ def preflight(cfg: DictConfig, files_of: FilesOf) -> Checked:
     for group in GROUPS:
         check_types(cfg[group], group)
     terms = make_terms(cfg.loss, typed=False)
-    check_terms(terms, has_teacher=cfg.teacher.name != "none")
+    check_terms(terms, has_teacher=cfg.teacher.name != "none", teacher_every=cfg.teacher.get("every_n_steps", 1))
     data = make_data(cfg, typed=False)
     check_label_use(terms, data.teacher_labels, data.unlabelled_share, has_teacher=cfg.teacher.name != "none")
     if data.batch_size < 2:
         raise ConfigError("data.batch_size=1: the heads' BatchNorm over pooled maps needs at least 2 images")
     _find_files(data)
     _look_at_labels(data)
+    bind_classes(terms, data)
     student = _dry_student(cfg)
     _look_at_normalisation(cfg)
     files = {split: data.fingerprint(split) for split in data.read_splits}

@@ -13,7 +13,14 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from idd_seg.config.option_roles import NOT_IN_A_TEACHER, TEACHER_CALLBACKS, TEACHER_TRAINER, UNLABELLED, without
+from idd_seg.config.option_roles import (
+    NOT_IN_A_TEACHER,
+    TEACHER_CALLBACKS,
+    TEACHER_TRAINER,
+    UNLABELLED,
+    as_before,
+    without,
+)
 from idd_seg.data.pipeline.labels import with_table
 from idd_seg.errors import ConfigError, UserError, message_of
 
@@ -125,7 +132,8 @@ _NAMES = (
 def cache_key(own: DictConfig) -> str:
     """Return a name for all that a teacher's weights depend on."""
     data = with_table(without(OmegaConf.to_container(own.data, resolve=True), NOT_IN_A_TEACHER))  # type: ignore[arg-type]
-    parts = {k: OmegaConf.to_container(own[k], resolve=True) for k in ("student", "loss", "optimizer", "scheduler")}
+    groups = ("student", "loss", "optimizer", "scheduler")
+    parts = {k: as_before(OmegaConf.to_container(own[k], resolve=True), k) for k in groups}  # type: ignore[arg-type]
     steps = {"max_steps": own.trainer.max_steps, "seed": own.seed, "precision": own.trainer.precision}
     text = json.dumps({"version": RECIPE_VERSION, "data": data, **parts, **steps}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

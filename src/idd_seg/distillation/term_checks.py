@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from idd_seg.data.pipeline.class_counts import class_counts
 from idd_seg.errors import ConfigError
+from idd_seg.losses.ops.class_weights import ClassCounts
 from idd_seg.losses.term import Term
+
+if TYPE_CHECKING:
+    from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 
 HINT = "let one go on (loss.<term>.schedule.stop=null)"
 
@@ -47,6 +53,22 @@ def check_terms(terms: Mapping[str, Term], *, has_teacher: bool, teacher_every: 
     stops = [term.schedule.stop for term in terms.values() if term.schedule.stop is not None]
     if len(stops) == len(terms):
         raise ConfigError(f"all terms stop ({', '.join(terms)}): from step {max(stops)} on none would be left; {HINT}")
+
+
+def bind_classes(terms: Mapping[str, Term], data: SegmentationDataModule) -> None:
+    """Tell the terms of the classes of the training split; its labels are read if one asks for how often they occur.
+
+    Raises:
+        ConfigError: for a term whose options do not fit the classes.
+        DataError: for a label that can't be read.
+    """
+
+    def counts() -> ClassCounts:
+        return ClassCounts(*(torch.from_numpy(numbers) for numbers in class_counts(data)))
+
+    for name, term in terms.items():
+        with naming(name):
+            term.bind_classes(data.num_classes, counts)
 
 
 def check_run(terms: Mapping[str, Term], steps: float) -> None:

@@ -51,6 +51,7 @@ def share_of_mean(total: Tensor, count: Tensor) -> Tensor:
     one process with the whole batch.
 
     Args:
-        total: sum over what this process counts; count: the number of it.
+        total: sum over what this process counts; count: the number of it, or the sum of its weights.
     """
-    return total / sum_over_ranks(count).clamp(min=1) * world_size()
+    whole = sum_over_ranks(count)
+    return total / torch.where(whole > 0, whole, 1) * world_size()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from idd_seg.losses.ops.class_weights import ClassCounts
 from idd_seg.losses.schedule import WeightSchedule
 from idd_seg.ops.validation import require_at_least
 from idd_seg.types import Batch, Outputs
@@ -50,6 +51,9 @@ class Term(nn.Module):
 
     def bind(self, student_channels: Mapping[str, int], teacher_channels: Mapping[str, int]) -> None:
         """Build what depends on the widths of the feature maps, once, before the optimizer exists."""
+
+    def bind_classes(self, num_classes: int, counts: Callable[[], ClassCounts]) -> None:
+        """Take what depends on the classes of the training split, once; `counts` reads its labels when it is called."""
 
     def update(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> None:
         """Take the term's own optimizer steps; called before `forward` at every training step."""

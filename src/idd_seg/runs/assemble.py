@@ -19,7 +19,7 @@ from idd_seg.callbacks.graceful_stop import GracefulStop
 from idd_seg.callbacks.resume_metrics import ResumeMetrics
 from idd_seg.callbacks.wall_clock import WallClock
 from idd_seg.config.instantiate import make, make_data, make_student, make_terms, plain
-from idd_seg.config.option_roles import NOT_IN_A_PICTURE, NOT_IN_AN_OUTPUT, is_as_before, without
+from idd_seg.config.option_roles import NOT_IN_A_PICTURE, NOT_IN_AN_OUTPUT, as_before, without
 from idd_seg.config.preflight import Checked
 from idd_seg.config.ranges import duration
 from idd_seg.config.teacher import load_teacher
@@ -30,6 +30,7 @@ from idd_seg.distillation.label_use import LabelUse
 from idd_seg.distillation.module import Distiller
 from idd_seg.distillation.non_finite import NonFiniteGuard
 from idd_seg.distillation.teacher_cache import TeacherCache
+from idd_seg.distillation.term_checks import bind_classes
 from idd_seg.distributed.environment import RankInfo
 from idd_seg.distributed.process_group import Joined
 from idd_seg.distributed.sync_batch_norm import synchronise
@@ -73,6 +74,7 @@ def assemble(cfg: DictConfig, checked: Checked | None = None, rank_info: RankInf
         keep_freed_memory()
     data = make_data(cfg, typed=False) if checked is None else checked.data
     terms = make_terms(cfg.loss, typed=False) if checked is None else checked.terms
+    bind_classes(terms, data)
     teacher = None if checked is None else checked.teacher
     if teacher is None and needing(terms):
         teacher = load_teacher(cfg.teacher.checkpoint, cfg, data, aloud=checked is not None)
@@ -130,7 +132,7 @@ def cache_of(
     cache: TeacherCache = _make(cfg.teacher_cache, "teacher_cache")
     labelled, more = data.dataset("train").source, data.unlabelled_source()
     identity = {
-        "teacher": {**teacher.source, **_of_output(plain(cfg.teacher))},
+        "teacher": {**teacher.source, **as_before(without(plain(cfg.teacher), NOT_IN_AN_OUTPUT), "teacher")},
         "data": with_table(without(plain(cfg.data), NOT_IN_A_PICTURE)),
         "pictures": [labelled.key(index) for index in range(len(labelled))],
         "speed": plain(cfg.speed),
@@ -144,11 +146,6 @@ def cache_of(
         identity["unlabelled"] = digest.hexdigest()
     cache.bind(identity, data.shown().views, [name for term in terms.values() for name in term.teacher_maps])
     return cache
-
-
-def _of_output(teacher: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of a teacher that its outputs depend on; new ones, which old caches lack, where they count."""
-    return {k: v for k, v in without(teacher, NOT_IN_AN_OUTPUT).items() if not is_as_before(f"teacher.{k}", v)}
 
 
 def _trainer(
