@@ -91,6 +91,42 @@ def test_the_second_run_reuses_the_teacher_whatever_the_students_options(work: P
     assert len(list((work / "cache" / "teachers").glob("*/"))) == 1
 
 
+def test_a_student_begins_where_another_one_has_ended(work: Path) -> None:
+    first = "init_from=student/checkpoints/last.ckpt"
+    options = [*TINY, "loss=ce", "freeze=[backbone]", "student.pretrained=true", first, "hydra.run.dir=begun"]
+    result = run_here("train", *options, cwd=work)
+    assert result.returncode == 0, result.stderr
+    assert "the student begins from 'student/checkpoints/last.ckpt'" in result.stdout
+    before, after = (
+        read_checkpoint(work / name / "checkpoints" / "last.ckpt").weights for name in ("student", "begun")
+    )
+    still = [torch.equal(before[name], after[name]) for name in before if name.startswith("student.backbone.")]
+    assert all(still)
+    assert not torch.equal(before["student.classifier.1.weight"], after["student.classifier.1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["init_from=nowhere.ckpt"], "there is no file 'nowhere.ckpt'"),
+        (["init_from=https://example.org/s.ckpt"], "is a URL"),
+        (["init_from=student/checkpoints/last.ckpt", "student.head.width=4"], "is of another network than the student"),
+        (["freeze=[neck]"], "freeze=neck: the parts of a network are backbone, head, stage1"),
+        (["freeze=3"], "freeze must be a list of words, got '3'"),
+    ],
+)
+def test_a_wrong_beginning_is_told(options: list[str], message: str, work: Path) -> None:
+    assert message in clean_error(run_here("train", *TINY, "loss=ce", "hydra.run.dir=wrong", *options, cwd=work))
+
+
+def test_a_run_that_gets_no_better_ends_early(work: Path) -> None:
+    options = [*TINY, "loss=ce", "callbacks=early_stopping", "callbacks.early_stopping.patience=1", "optimizer.lr=0"]
+    steps = ["trainer.max_steps=9", "trainer.val_check_interval=1", "hydra.run.dir=early"]
+    result = run_here("train", *options, *steps, cwd=work)
+    assert result.returncode == 0, result.stderr
+    assert json.loads((work / "early" / "metrics.json").read_text())["last"]["step"] < 9
+
+
 def test_the_twin_needs_no_teacher(work: Path) -> None:
     result = run_here(
         "train", *TINY, "loss=ce", "hydra.run.dir=twin", cwd=work, env={"IDD_SEG_CACHE": str(work / "none")}

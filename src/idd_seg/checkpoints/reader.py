@@ -59,7 +59,7 @@ class Saved:
             for k, v in self.weights.items()
             if isinstance(k, str) and k.startswith(STUDENT) and not k.startswith(f"{STUDENT}auxiliary.")
         }
-        problems = _differences(ours, network.state_dict())
+        problems = differences(ours, network.state_dict())
         if problems:
             more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
             raise CheckpointError(
@@ -68,7 +68,8 @@ class Saved:
         network.load_state_dict(ours)
 
 
-def _differences(ours: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+def differences(ours: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """Say in words which weights are missing, not known, or of another shape; none where a network takes them."""
     problems = [f"{k} is missing" for k in expected if k not in ours]
     problems += [f"{k} is not known" for k in ours if k not in expected]
     problems += [

@@ -90,8 +90,12 @@ def make_terms(loss: DictConfig, *, typed: bool = True) -> dict[str, Term]:
 
 
 def make_student(cfg: DictConfig, *, typed: bool = True) -> Segmenter:
-    """Build the student, with the weights that the configuration asks for."""
-    student: Segmenter = make(cfg.student, "student", typed=typed)
+    """Build the student, with the weights that the configuration asks for.
+
+    One that begins from a finished student (`init_from`) has no use for ImageNet's.
+    """
+    bare = {"pretrained": False, "weights": None} if cfg.get("init_from") else {}
+    student: Segmenter = make(OmegaConf.merge(cfg.student, bare), "student", typed=typed)
     return student
 
 

@@ -12,9 +12,11 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from idd_seg.checkpoints.reader import read_checkpoint
+from idd_seg.checkpoints.start import fitting
 from idd_seg.config.instantiate import make, make_data, make_terms, plain, term_weights
 from idd_seg.config.option_types import check_types
-from idd_seg.config.ranges import check_ranges
+from idd_seg.config.ranges import check_ranges, words_of
 from idd_seg.config.teacher import load_teacher
 from idd_seg.config.teacher_plan import (
     in_teachers_words,
@@ -32,6 +34,7 @@ from idd_seg.distillation.label_use import check_label_use
 from idd_seg.distillation.term_checks import bind_classes, check_terms, naming
 from idd_seg.errors import ConfigError, DataError, MissingDataError, UserError
 from idd_seg.losses.term import Term
+from idd_seg.models.freeze import check_parts
 from idd_seg.models.pretrained.imagenet import normalisation_of, pretrained_overlay
 from idd_seg.models.segmenter import Segmenter
 from idd_seg.models.teacher import FrozenTeacher
@@ -85,6 +88,7 @@ def preflight(cfg: DictConfig, files_of: FilesOf) -> Checked:
     """
     if "loss" not in cfg:
         raise ConfigError("there is no term; choose some, e.g. loss=[ce,kd,idd,position]")
+    check_parts(parts_of(cfg))
     term_weights(cfg.loss)  # by the names that users give, before the types of what refers to them
     for group in GROUPS:
         check_types(cfg[group], group)
@@ -156,6 +160,11 @@ def _dry_student(cfg: DictConfig) -> Segmenter:
     A file that `student.weights` names is loaded once here: whether it fits is not known before.
     """
     weights, pretrained, name = cfg.student.get("weights"), cfg.student.get("pretrained"), cfg.student.backbone
+    if cfg.get("init_from"):
+        network = _dry_network(cfg.student, "student")
+        if begins(cfg):
+            fitting(network.state_dict(), read_checkpoint(cfg.init_from))
+        return network
     if weights is not None:
         with _untouched_random_numbers():
             student: Segmenter = make(cfg.student, "student", typed=False)
@@ -166,10 +175,25 @@ def _dry_student(cfg: DictConfig) -> Segmenter:
     return network
 
 
+def begins(cfg: DictConfig) -> bool:
+    """Tell whether a run takes the weights of `init_from`: one that resumes has its own."""
+    return bool(cfg.get("init_from")) and not (Path(str(cfg.run_dir)) / "checkpoints" / "last.ckpt").is_file()
+
+
+def parts_of(cfg: DictConfig) -> list[str]:
+    """Return what `freeze` names.
+
+    Raises:
+        ConfigError: if it is neither a word nor a list of words.
+    """
+    return [] if cfg.get("freeze") is None else words_of(cfg, "freeze")
+
+
 def _look_at_normalisation(cfg: DictConfig) -> None:
     """Tell who starts from ImageNet weights that were trained on pictures of another mean and deviation."""
     name, student = cfg.student.backbone, cfg.student
-    if not isinstance(name, str) or not (student.get("weights") or student.get("pretrained")):
+    given = student.get("weights") or student.get("pretrained")
+    if not isinstance(name, str) or not given or cfg.get("init_from"):
         return
     wanted = normalisation_of(name)
     if wanted is not None and wanted != (tuple(cfg.data.mean), tuple(cfg.data.std)):

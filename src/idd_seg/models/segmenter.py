@@ -64,6 +64,7 @@ class Segmenter(nn.Module):
         if num_classes < 2:
             raise ConfigError(f"num_classes must be at least 2, got {num_classes}")
         self.num_classes = num_classes
+        self.frozen: Sequence[nn.Module] = ()  # what training leaves as it is: see `freeze`
         build: BackboneFactory = partial(Backbone, backbone) if isinstance(backbone, str) else backbone
         self.backbone = build(output_stride, options, pretrained, weights)
         self.head = head(self.backbone.channels, self.backbone.strides)
@@ -76,6 +77,13 @@ class Segmenter(nn.Module):
             self.auxiliary = nn.Sequential(
                 conv_bn_relu(level, width, kernel=3), _classifier(width, num_classes, dropout)
             )
+
+    def train(self, mode: bool = True) -> Segmenter:
+        """Switch to training, but for what is frozen."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
 
     @property
     def channels(self) -> dict[str, int]:

@@ -18,9 +18,11 @@ from idd_seg.callbacks.checkpoint import LAST
 from idd_seg.callbacks.graceful_stop import GracefulStop
 from idd_seg.callbacks.resume_metrics import ResumeMetrics
 from idd_seg.callbacks.wall_clock import WallClock
+from idd_seg.checkpoints.reader import read_checkpoint
+from idd_seg.checkpoints.start import start_from
 from idd_seg.config.instantiate import make, make_data, make_student, make_terms, plain
 from idd_seg.config.option_roles import NOT_IN_A_PICTURE, NOT_IN_AN_OUTPUT, as_before, without
-from idd_seg.config.preflight import Checked
+from idd_seg.config.preflight import Checked, begins, parts_of
 from idd_seg.config.ranges import duration
 from idd_seg.config.teacher import load_teacher
 from idd_seg.config.teacher_plan import needing
@@ -35,6 +37,7 @@ from idd_seg.distributed.environment import RankInfo
 from idd_seg.distributed.process_group import Joined
 from idd_seg.distributed.sync_batch_norm import synchronise
 from idd_seg.losses.term import Term
+from idd_seg.models.freeze import freeze
 from idd_seg.models.speed import Speed
 from idd_seg.models.teacher import FrozenTeacher
 from idd_seg.ops.quiet import quieten
@@ -101,6 +104,9 @@ def _distiller(
 ) -> Distiller:
     # The student comes first after seeding: a distilled student and its twin start from the same weights.
     student = make_student(cfg, typed=False)
+    if begins(cfg):
+        data.say(start_from(student, read_checkpoint(cfg.init_from), data.class_names))
+    freeze(student, parts_of(cfg))
     metadata = {
         "class_names": data.class_names,
         "config": {group: plain(cfg[group]) for group in ("student", "data", "loss")},
