@@ -19,12 +19,18 @@ from typing import IO, Any
 import lightning as L
 import pytest
 import torch
+import torch.nn.functional as F
+from hydra import compose, initialize_config_dir
 from torch import Tensor
 
 from idd_seg.callbacks.checkpoint import AtomicCheckpointIO
 from idd_seg.callbacks.progress import ProgressBars
 from idd_seg.checkpoints.reader import read_checkpoint
+from idd_seg.config.groups import config_dir
+from idd_seg.config.instantiate import make_data
 from idd_seg.config.restore import data_from, student_from
+from idd_seg.config.teacher import load_teacher
+from idd_seg.config.teacher_file import take_network
 from idd_seg.data.shapes import Shapes
 from idd_seg.distillation.module import Distiller
 from idd_seg.distillation.non_finite import NonFiniteGuard
@@ -204,9 +210,67 @@ def test_a_teacher_of_other_classes_is_refused(work: Path) -> None:
     assert "trained for 2 classes, data=shapes has 11" in message
 
 
-def test_a_teacher_of_another_architecture_is_refused(work: Path) -> None:
-    message = clean_error(run_here("train", *TINY, "teacher.checkpoint=student/checkpoints/last.ckpt", cwd=work))
+def test_a_teacher_of_another_architecture_is_refused_with_the_names_of_both(work: Path) -> None:
+    named = ["teacher=r18_half", "teacher.checkpoint=student/checkpoints/last.ckpt", "hydra.run.dir=other"]
+    message = clean_error(run_here("train", *TINY, *named, cwd=work))
     assert "is of another network than the teacher" in message
+    of = r"resnet18 with PSPHead of options=\{.*\}"
+    assert re.search(rf"The file is of {of}, and teacher=r18_half is {of}.*; teacher=\S+last\.ckpt takes", message)
+
+
+@pytest.mark.parametrize("words", [["teacher={}"], ["teacher.checkpoint={}"]])
+def test_a_teacher_of_this_program_rebuilds_itself_from_its_file(words: list[str], work: Path) -> None:
+    """Whatever network the data set would have chosen; the teacher is the demo's student here."""
+    options = [word.format("student/checkpoints/last.ckpt") for word in words]
+    folder = f"taught_{len(words[0])}"
+    result = run_here("train", *TINY, *options, "loss=[ce,kd]", f"hydra.run.dir={folder}", cwd=work)
+    assert result.returncode == 0, result.stderr
+    said = json.loads((work / folder / "metrics.json").read_text())["teacher"]
+    assert said["path"] == str((work / "student" / "checkpoints" / "last.ckpt").resolve())
+    # The folder says which network it was, and a finished run stays one.
+    again = run_here("train", *TINY, *options, "loss=[ce,kd]", f"hydra.run.dir={folder}", "resume=auto", cwd=work)
+    assert "nothing to do" in again.stdout, again.stderr
+
+
+def test_a_teacher_sees_pictures_as_it_was_trained_to(work: Path) -> None:
+    plain = cfg_of("teacher=checkpoint", "teacher.checkpoint=student/checkpoints/last.ckpt", work=work)
+    other = cfg_of(
+        *("teacher=checkpoint", "teacher.checkpoint=student/checkpoints/last.ckpt"),
+        *("data.mean=[0.5,0.5,0.5]", "data.std=[0.25,0.25,0.25]", "data.image_scale=0.5"),
+        work=work,
+    )
+    first, second = (load_teacher(cfg.teacher.checkpoint, cfg, make_data(cfg)) for cfg in (plain, other))
+    image = torch.rand(1, 3, 64, 64)
+    seen = [
+        (image - torch.tensor(list(cfg.data.mean)).view(3, 1, 1)) / torch.tensor(list(cfg.data.std)).view(3, 1, 1)
+        for cfg in (plain, other)
+    ]
+    assert second.scale == 2.0  # it was trained on pictures of full size
+    small = F.interpolate(seen[1], (32, 32), mode="bilinear", antialias=True)
+    large = F.interpolate(
+        F.interpolate(seen[0], (32, 32), mode="bilinear", antialias=True), (64, 64), mode="bilinear", antialias=True
+    )
+    torch.testing.assert_close(second(small).logits, first(large).logits, rtol=1e-3, atol=1e-4)
+
+
+def cfg_of(*words: str, work: Path) -> Any:
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        cfg = compose("train", [*TINY, *words])
+    cfg.teacher.checkpoint = str(work / str(cfg.teacher.checkpoint))
+    take_network(cfg)
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["teacher=checkpoint"], "teacher=checkpoint is read from a file; give it as teacher=PATH"),
+        (["teacher=./nowhere.ckpt"], "there is no file './nowhere.ckpt'"),
+        (["teacher=https://example.org/t.ckpt"], "is a URL"),
+    ],
+)
+def test_a_teacher_from_a_file_needs_one(words: list[str], message: str, work: Path) -> None:
+    assert message in clean_error(run_here("train", *TINY, *words, "hydra.run.dir=wrong", cwd=work))
 
 
 FOREIGN = [

@@ -41,7 +41,7 @@ MISTAKES = [
     (["loss=[ce,idd]", "loss.idd.taps=[stage9]"], "loss.idd: unknown tap 'stage9'"),
     (["loss.position.reader_weights=nowhere.safetensors"], "reader_weights 'nowhere.safetensors' can't be loaded"),
     (["teacher.training.optimizer.lr=fast"], "error: teacher.training.optimizer.lr must be a number"),
-    (["teacher.training.max_steps=0"], "error: teacher.training.max_steps must be a whole number > 0"),
+    (["teacher.training.max_steps=0"], "error: teacher.training.max_steps must be a whole number from 1 to 2147483647"),
     (["teacher.training.pretrained=true"], "train from scratch with teacher.training.pretrained=false"),
     (["teacher.model.head.bins=[]"], "head.bins"),
     (["teacher.checkpoint=nowhere.ckpt"], "there is no file 'nowhere.ckpt'"),

@@ -71,6 +71,9 @@ OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True)
 
 # Hydra takes `teacher=PATH` for a choice of the group of this name, which is one of a training's alone.
 SHORT = {"compare": {"teacher": "teacher.checkpoint"}}
+FROM_FILE = "checkpoint"
+# What begins a path, or ends a checkpoint's name; the choices of `teacher` are words.
+PATH = re.compile(r"[./~'\"].*|.*/.*|.*\.(ckpt|pt|pth|safetensors)['\"]?", re.DOTALL)
 
 
 # Options whose value is a text, by the last part of their names: Hydra would take `data.root=1e3` for 1000.0.
@@ -85,6 +88,14 @@ def _in_full(word: str, config_name: str) -> str:
     if name.split(".")[-1] in TEXTS and _is_number(value):
         value = f"'{value}'"
     return f"{SHORT.get(config_name, {}).get(name, name)}{sign}{value}"
+
+
+def _teacher_file(word: str) -> list[str]:
+    """Return `teacher=PATH` as the two options that it stands for."""
+    name, _, value = word.partition("=")
+    if name != "teacher" or not PATH.fullmatch(value):
+        return [word]
+    return [f"teacher={FROM_FILE}", f"teacher.checkpoint={value}"]
 
 
 def _is_number(value: str) -> bool:
@@ -111,7 +122,7 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     A mistake of the user ends the process with exit code 1 and one message; with HYDRA_FULL_ERROR=1 in the
     environment it shows the stack trace instead.
     """
-    sys.argv[1:] = [_in_full(word, config_name) for word in sys.argv[1:]]
+    sys.argv[1:] = [full for word in sys.argv[1:] for full in _teacher_file(_in_full(word, config_name))]
     # A name of its own, which goes with the task to launchers' processes; there the variable is set as below.
     wants_trace = WANTS_TRACE
     # Hydra would print errors in its own way; asked for the trace, it lets them pass to here.

@@ -11,9 +11,10 @@ from torch import nn
 from idd_seg.checkpoints.reader import read_checkpoint
 from idd_seg.config.instantiate import make, plain
 from idd_seg.config.restore import BARE, check_classes, refuse_foreign
+from idd_seg.config.teacher_file import as_trained, named, scale_of
 from idd_seg.config.teacher_plan import is_foreign
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
-from idd_seg.errors import ConfigError
+from idd_seg.errors import CheckpointError, ConfigError
 from idd_seg.models.foreign.class_map import Mapped
 from idd_seg.models.foreign.network import Opened
 from idd_seg.models.foreign.opening import in_classes_of, open_teacher, say
@@ -41,11 +42,18 @@ def load_teacher(
         check_classes(saved, data)
     changes = {**BARE, "num_classes": len(names)} if class_map else BARE
     network: nn.Module = make(OmegaConf.create({**plain(cfg.teacher.model), **changes}), "teacher.model")
-    saved.load_into(network, "teacher")
+    try:
+        saved.load_into(network, "teacher")
+    except CheckpointError as error:
+        raise named(error, saved, cfg) from error
+    network = as_trained(network, saved, cfg.data.mean, cfg.data.std)
     if class_map is not None:
         network = Mapped(network, class_map, data.class_names, names)
     source = {"path": str(saved.path.resolve()), "sha256": saved.sha256}
-    return FrozenTeacher(network, source, cfg.teacher.get("scale", 1.0))
+    own = scale_of(saved, cfg.data.image_scale)
+    if aloud and own != 1:
+        data.say(f"the teacher was trained on pictures of {own:g} times the size, and sees them so")
+    return FrozenTeacher(network, source, cfg.teacher.get("scale", 1.0) * own)
 
 
 def _foreign_teacher(checkpoint: str, cfg: DictConfig, data: SegmentationDataModule, *, aloud: bool) -> FrozenTeacher:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from idd_seg.callbacks.checkpoint import LAST
 from idd_seg.config.preflight import Checked, preflight
+from idd_seg.config.teacher_file import take_network
 from idd_seg.config.teacher_plan import AUTO, needing
 from idd_seg.distributed.environment import RankInfo, rank_info_of
 from idd_seg.distributed.process_group import CONFIG, MEETING, config_of, joined, meet, report
@@ -44,6 +45,7 @@ def run(cfg: DictConfig) -> float:
 
 
 def _run(cfg: DictConfig, rank_info: RankInfo | None) -> float:
+    take_network(cfg)
     checked = None if finished_already(cfg) else preflight(cfg, _files_of)
     devices = _devices(cfg, rank_info)
     with run_lock(cfg, None if checked is None else checked.files) as finished:
