@@ -9,11 +9,12 @@ from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from idd_seg.checkpoints.reader import Saved
 from idd_seg.config.option_roles import without
 from idd_seg.config.option_types import check_types
+from idd_seg.data.pipeline.auto_crop import AUTO, crop_for
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.errors import ConfigError, UserError
 from idd_seg.evaluation.inference import Inference
@@ -59,8 +60,22 @@ def make_data(cfg: DictConfig, *, typed: bool = True) -> SegmentationDataModule:
     """
     if missing := sorted(OmegaConf.missing_keys(cfg.data)):
         raise ConfigError(f"the option 'data.{missing[0]}' has no value; give one: data.{missing[0]}=...")
-    data: SegmentationDataModule = make(OmegaConf.create(without(plain(cfg.data), ["recipe"])), "data", typed=typed)
+    node = without(plain(cfg.data), ["recipe"])
+    if (node.get("augment") or {}).get("crop") == AUTO:
+        _settle_crop(cfg, node, typed=typed)
+        node = without(plain(cfg.data), ["recipe"])
+    data: SegmentationDataModule = make(OmegaConf.create(node), "data", typed=typed)
     return data
+
+
+def _settle_crop(cfg: DictConfig, node: dict[str, Any], *, typed: bool) -> None:
+    """Write a crop that suits the photographs in the place of `data.augment.crop=auto`."""
+    bare: SegmentationDataModule = make(OmegaConf.create({**node, "augment": None}), "data", typed=typed)
+    crop, said = crop_for(bare)
+    if said is not None:
+        bare.say(said)
+    with open_dict(cfg):
+        cfg.data.augment.crop = crop
 
 
 def term_weights(loss: DictConfig) -> dict[str, float]:

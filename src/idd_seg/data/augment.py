@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -47,7 +47,8 @@ class Augmentation:
     """Random scale, crop, mirror and, by option, photometric transforms.
 
     Args:
-        crop: (height, width) of the result in pixels; None keeps the whole photograph.
+        crop: (height, width) of the result in pixels; None keeps the whole photograph. `auto` stands for a size that
+            configurations settle by the photographs (`auto_crop.py`) before this is built.
         scale: range of the random scale, relative to `data.image_scale`.
         flip: probability of mirroring left and right.
         photometric: albumentations transforms of colours; others are refused, see `photometric.compose`.
@@ -61,14 +62,14 @@ class Augmentation:
 
     def __init__(
         self,
-        crop: Sequence[int] | None = None,
+        crop: Sequence[int] | Literal["auto"] | None = None,
         scale: Sequence[float] = (1.0, 1.0),
         flip: float = 0.0,
         photometric: Sequence[Any] | None = None,
         cat_max_ratio: float = 1.0,
         on_device: bool = False,
     ) -> None:
-        if crop is not None and (len(crop) != 2 or min(crop) < 1):
+        if isinstance(crop, str) or (crop is not None and (len(crop) != 2 or min(crop) < 1)):
             raise ConfigError(f"data.augment.crop must be [height, width] in pixels or null, got {list(crop)}")
         if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= LARGEST_SCALE:
             raise ConfigError(

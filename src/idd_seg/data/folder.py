@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from idd_seg.data.folder_layout import with_layout
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.data.pipeline.decode import IMAGE_SUFFIXES
 from idd_seg.data.pipeline.files import Pair, PairSource, find_file, require_files, require_folder, walk
 from idd_seg.data.pipeline.list_file import LIST_SUFFIXES, read_pairs
 from idd_seg.data.pipeline.pairing import AUTO, Suffixes, fixed, matches, pair
+from idd_seg.data.pipeline.split import held_out
 from idd_seg.errors import ConfigError, DataError, MissingDataError
 
 
@@ -29,6 +31,8 @@ class Folder(SegmentationDataModule):
         label_suffix: what a mask's name has in addition to its photograph's, such as `_mask`; `auto` takes the same
             name, or else the only suffix that fits all.
         image_suffix: what a photograph's name has that its mask's has not, such as `_leftImg8bit`; `auto` likewise.
+        val_share: share of the training photographs that make the split `val` where `images` has none for it; whole
+            sequences, where names show such (see `held_out`). None makes none.
         also_train: list files of more training photographs, each with its mask, behind those of `images`: as
             `python -m idd_seg.label` writes them, perhaps.
         classes: the class list that names, colours and values were read from; for messages.
@@ -48,6 +52,7 @@ class Folder(SegmentationDataModule):
         label_suffix: str = AUTO,
         image_suffix: str = AUTO,
         also_train: Sequence[str] | None = None,
+        val_share: float | None = None,
         classes: str | None = None,
         **common: Any,
     ) -> None:
@@ -61,7 +66,12 @@ class Folder(SegmentationDataModule):
         self.classes, self.suffixes = classes, Suffixes(image_suffix, label_suffix)
         if classes is not None:
             self.labels.remedy = f"add it to the class list '{classes}': as a class's value or colour, or to 'ignore'"
-        self.images, self.label_patterns = dict(images), dict(labels)
+        self.images, self.label_patterns, said = with_layout(self.root, images, labels)
+        if said is not None:
+            self.say(f"data=folder: {said}")
+        if val_share is not None and not 0 < val_share < 1:
+            raise ConfigError(f"data.val_share must be a number above 0 and below 1, or null, got {val_share}")
+        self.val_share = val_share
         self.also_train = list(also_train or ())
         for name in self.also_train:
             if not str(name).lower().endswith(LIST_SUFFIXES):
@@ -75,16 +85,42 @@ class Folder(SegmentationDataModule):
 
     def make_source(self, split: str) -> PairSource:
         require_folder(self.root, "photographs and masks")
+        if split in ("train", "val") and self.val_share is not None and not self.images.get("val"):
+            return PairSource(require_files(self._split(split, self.val_share)), self.masks)
+        return PairSource(require_files(self._pairs(split)), self.masks)
+
+    def _split(self, split: str, share: float) -> list[Pair]:
+        """Return the training photographs, or those of them that make `val`."""
+        pairs = self._of_patterns("train")
+        places = set(held_out([str(pair.image) for pair in pairs], share))
+        if not places or len(places) == len(pairs):
+            raise DataError(
+                f"data.val_share={share:g} of {len(pairs)} photographs are {len(places)}; name those to judge on by "
+                "data.images.val and data.labels.val"
+            )
+        self.say(
+            f"data=folder: {len(places)} of {len(pairs)} photographs are held out to judge on "
+            f"(data.val_share={share:g})"
+        )
+        found = [pair for place, pair in enumerate(pairs) if (place in places) == (split == "val")]
+        return [*found, *self._added()] if split == "train" else found
+
+    def _pairs(self, split: str) -> list[Pair]:
+        pairs = self._of_patterns(split)
+        return [*pairs, *self._added()] if split == "train" else pairs
+
+    def _added(self) -> list[Pair]:
+        return [pair for name in self.also_train for pair in self._more(name)]
+
+    def _of_patterns(self, split: str) -> list[Pair]:
         pattern = self.images.get(split)
         if not pattern:
             raise MissingDataError(f"data=folder has no photographs for the split '{split}'; set data.images.{split}")
         listed = pattern.lower().endswith(LIST_SUFFIXES)
         pairs = self._listed(pattern, split) if listed else self._found(pattern, split)
-        if split == "train":
-            pairs = [*pairs, *(pair for name in self.also_train for pair in self._more(name))]
         if split != "predict" and any(pair.label is None for pair in pairs):
             raise DataError(f"data=folder has no masks for the split '{split}'; set data.labels.{split}")
-        return PairSource(require_files(pairs), self.masks)
+        return pairs
 
     def _more(self, name: str) -> list[Pair]:
         lines = read_pairs(find_file(self.root, name) or self.root / name, self.root, self.masks)
