@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import shutil
@@ -27,6 +28,7 @@ from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.data.pipeline.submission import ServerFormat
 from idd_seg.errors import ConfigError, DataError
 from idd_seg.evaluation.inference import Inference
+from idd_seg.evaluation.per_image import PerImage
 from idd_seg.evaluation.scoring import evaluate, submit
 from idd_seg.metrics.confusion import ConfusionMatrix, scores
 from idd_seg.ops.upsample import whole_view
@@ -381,6 +383,41 @@ def test_the_command_writes_scores_with_split_and_inference(
     assert metrics["sha256"] == saved.sha256
     assert (tmp_path / "out" / "config.yaml").is_file()
     assert "mIoU" in capfd.readouterr().out
+
+
+def test_each_picture_has_a_row_and_the_worst_comes_first(
+    checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    _, checkpoint = checkpoints("camvid")
+    base = [f"checkpoint={checkpoint}", "per_image=true", "hydra.run.dir=out"]
+    assert call(command, *base, folder=tmp_path, patch=monkeypatch) == 0, capfd.readouterr().err
+    with (tmp_path / "out" / "per_image.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    saved = read_checkpoint(checkpoint)
+    data, network = restore.data_from(saved, None), restore.student_from(saved)
+    expected = {}
+    for batch in data.loader("val", batch_size=1):
+        matrix = ConfusionMatrix(data.num_classes, data.ignore_index)
+        with torch.no_grad():
+            matrix.update(network(data.normalise(batch.image)).logits, batch.label.long())
+        expected[batch.names[0]] = scores(matrix.compute())
+    assert {row["picture"] for row in rows} == set(expected)
+    for row in rows:
+        own = expected[row["picture"]]
+        assert float(row["mIoU"]) == pytest.approx(100 * own.miou, abs=0.01)
+        assert float(row["accuracy"]) == pytest.approx(100 * own.accuracy, abs=0.01)
+        for name, iou in zip(data.class_names, own.iou, strict=True):
+            assert (row[name] == "") == math.isnan(iou)
+    assert [float(row["mIoU"]) for row in rows] == sorted(float(row["mIoU"]) for row in rows)
+    assert f"the worst: {rows[0]['picture']}" in capfd.readouterr().out
+
+
+def test_a_picture_without_labels_is_no_judgement() -> None:
+    found = PerImage(["a", "b"])
+    found.add("empty", torch.zeros(2, 2, dtype=torch.int64))
+    found.add("good", torch.tensor([[4, 0], [0, 0]]))
+    found.add("bad", torch.tensor([[2, 2], [0, 0]]))
+    assert [name for name, *_ in found.worst(5)] == ["bad", "good"]
 
 
 def test_the_command_takes_the_data_set_from_another_place(

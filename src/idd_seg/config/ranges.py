@@ -121,6 +121,16 @@ def check_whole(cfg: DictConfig, key: str, least: int) -> None:
         raise ConfigError(f"{key} must be a whole number >= {least}, got '{cfg[key]}'")
 
 
+def check_switch(cfg: DictConfig, key: str) -> None:
+    """Refuse an option that is neither true nor false.
+
+    Raises:
+        ConfigError: that names option and value.
+    """
+    if not SWITCH.fits(cfg[key]):
+        raise ConfigError(f"{key} must be {SWITCH.words}, got '{cfg[key]}'")
+
+
 def words_of(cfg: DictConfig, key: str) -> list[str]:
     """Return an option that is a list of words, or one word alone.
 

@@ -15,6 +15,7 @@ from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.data.pipeline.worker_errors import explained
 from idd_seg.errors import ConfigError, DataError, NonFiniteError
 from idd_seg.evaluation.inference import Inference
+from idd_seg.evaluation.per_image import PerImage
 from idd_seg.metrics.confusion import ConfusionMatrix, Scores, scores
 from idd_seg.ops.upsample import View, predict
 from idd_seg.types import Batch
@@ -33,9 +34,11 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
-def batches(data: SegmentationDataModule, split: str, device: torch.device, title: str) -> Iterator[Batch]:
+def batches(
+    data: SegmentationDataModule, split: str, device: torch.device, title: str, batch_size: int | None = None
+) -> Iterator[Batch]:
     """Yield the normalised batches of a split on `device`, behind a progress bar."""
-    loader = data.loader(split)
+    loader = data.loader(split, batch_size=batch_size)
     with explained():
         for batch in track(loader, description=title, total=len(loader)):
             yield data.on_device(batch, device)
@@ -65,9 +68,10 @@ def evaluate(
     device: torch.device,
     title: str = "evaluate",
     inference: Inference | None = None,
+    per_image: PerImage | None = None,
 ) -> Scores:
     """Return the scores of a network over a split; see `confusion_of`."""
-    return scores(confusion_of(network, data, split, device, title, inference))
+    return scores(confusion_of(network, data, split, device, title, inference, per_image))
 
 
 @torch.no_grad()
@@ -78,8 +82,12 @@ def confusion_of(
     device: torch.device,
     title: str = "evaluate",
     inference: Inference | None = None,
+    per_image: PerImage | None = None,
 ) -> torch.Tensor:
     """Return one confusion matrix (K, K) of a network over a split, at the labels' own size: rows truth.
+
+    Args:
+        per_image: is given the matrix of each picture, which are then shown one by one.
 
     Raises:
         DataError: if the owner keeps the labels of the split.
@@ -92,8 +100,11 @@ def confusion_of(
         )
     network, inference = network.to(device).eval(), inference or Inference()
     confusion = ConfusionMatrix(data.num_classes, data.ignore_index).to(device)
-    for batch in batches(data, split, device, title):
+    for batch in batches(data, split, device, title, 1 if per_image is not None else None):
+        before = confusion.counts.clone()
         confusion.update(_views(network, inference, batch), batch.label)
+        if per_image is not None:
+            per_image.add(batch.names[0], (confusion.counts - before).cpu())
     return confusion.compute()
 
 
