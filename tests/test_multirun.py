@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -93,6 +95,25 @@ def sweep(ours: Family) -> Path:
     result = ours.run(train, "-m", *CE, "seed=0,1", "hydra.sweep.dir=sweep")
     assert result.returncode == 0, result.stderr
     return ours.folder / "sweep"
+
+
+def test_a_sweep_ends_with_its_runs_the_best_first(sweep: Path, ours: Family) -> None:
+    with (sweep / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    scores = {job: 100 * json.loads((sweep / job / "metrics.json").read_text())["last"]["miou"] for job in ("0", "1")}
+    assert [row["folder"] for row in rows] == sorted(scores, key=lambda job: -scores[job])
+    for row in rows:
+        assert (row["seed"], float(row["mIoU"])) == (row["folder"], pytest.approx(scores[row["folder"]], abs=0.01))
+
+
+def test_jobs_without_a_result_stand_at_the_end(mixed: subprocess.CompletedProcess[str], ours: Family) -> None:
+    with (ours.folder / "mixed" / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["mIoU"] == "" for row in rows] == [False, False, True, True]
+    assert {row["loss.idd_weight"] for row in rows[2:]} == {"-1"}
+    (line,) = [line for line in mixed.stdout.splitlines() if line.startswith("the best: ")]
+    command = shlex.split(line.partition("python -m idd_seg.train ")[2])
+    assert {"loss=[ce,idd]", "loss.idd_weight=0.5", f"trainer.devices={rows[0]['trainer.devices']}"} <= set(command)
 
 
 def times(sweep: Path) -> list[int]:

@@ -36,6 +36,9 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 # The one query that wandb sends even when it is offline.
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 
+# What is still to be said of a sweep of which jobs have failed; Hydra ends it without a word to its callbacks.
+after_failed_jobs: list[Callable[[], None]] = []
+
 TRACE = "HYDRA_FULL_ERROR"
 WANTS_TRACE = os.environ.get(TRACE) == "1"
 
@@ -176,6 +179,8 @@ def told(config_name: str) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except JobFailed:
+        for say in after_failed_jobs:
+            say()
         print("error: not all jobs of the sweep have ended well; what failed is said above", file=sys.stderr)
         sys.exit(1)
     except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
