@@ -14,6 +14,7 @@ from idd_seg.errors import ConfigError
 def main(cfg: DictConfig) -> None:
     """Fetch what is missing, then check the data set; contact sheets and a report lie in the run folder."""
     from idd_seg.config import instantiate
+    from idd_seg.config.class_proposal import write_classes
     from idd_seg.data.download.plan import obtain
     from idd_seg.dataset_check.report import check
     from idd_seg.runs.provenance import describe_run
@@ -26,6 +27,8 @@ def main(cfg: DictConfig) -> None:
             f"download={cfg.download}: where a data set comes from goes with data={cfg.data.name}, and is not chosen; "
             "fetch=false leaves it out"
         )
+    if cfg.classes is not None:
+        print(write_classes(cfg))
     data = instantiate.make_data(cfg)
     run_dir = Path(cfg.run_dir)
     describe_run(cfg, run_dir)

@@ -162,8 +162,17 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
 
 def _refuse_missing(cfg: DictConfig) -> None:
     """Say that an option has no value before seconds are spent on imports."""
-    if missing := sorted(OmegaConf.missing_keys(cfg)):
+    # Unresolved: what an option refers to, such as a class list, may come into being by what is run.
+    if missing := sorted(_missing(OmegaConf.to_container(cfg, resolve=False), "")):
         raise ConfigError(f"the option '{missing[0]}' has no value; give one: {missing[0]}=...")
+
+
+def _missing(node: Any, name: str) -> Iterator[str]:
+    if isinstance(node, dict | list):
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _missing(value, f"{name}.{key}" if name else str(key))
+    elif node == "???":
+        yield name
 
 
 @contextmanager

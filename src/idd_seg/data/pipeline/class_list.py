@@ -105,7 +105,12 @@ def _load(path: Path) -> tuple[Any, Any]:
         return yaml.safe_load(text), yaml.load(text, yaml.BaseLoader)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise DataError(f"the class list '{path}' can't be read ({reason}); set data.classes=FILE") from error
+        advice = "set data.classes=FILE"
+        if isinstance(error, FileNotFoundError):
+            advice += (
+                ", or let python -m idd_seg.prepare classes=propose write it by the masks (with the same data.root)"
+            )
+        raise DataError(f"the class list '{path}' can't be read ({reason}); {advice}") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise DataError(f"{path}: the class list is no YAML ({' '.join(str(error).split())})") from error
 
