@@ -21,6 +21,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from idd_seg.callbacks.checkpoint import AtomicCheckpointIO
@@ -123,6 +124,21 @@ def test_a_student_begins_where_another_one_has_ended(work: Path) -> None:
 )
 def test_a_wrong_beginning_is_told(options: list[str], message: str, work: Path) -> None:
     assert message in clean_error(run_here("train", *TINY, "loss=ce", "hydra.run.dir=wrong", *options, cwd=work))
+
+
+def test_short_names_and_epochs(work: Path) -> None:
+    words = [word for word in TINY if not word.startswith(("trainer.max_steps", "data.batch_size"))]
+    short = ["lr=0.003", "batch=4", "epochs=1.5", "loss=ce", "hydra.run.dir=short"]
+    result = run_here("train", *words, *short, cwd=work)
+    assert result.returncode == 0, result.stderr
+    assert "epochs=1.5: trainer.max_steps=6 (16 pictures, 4 a step)" in result.stdout
+    assert json.loads((work / "short" / "metrics.json").read_text())["last"]["step"] == 6
+    stored = OmegaConf.load(work / "short" / "config.yaml")
+    assert (stored.optimizer.lr, stored.data.batch_size, stored.trainer.max_steps) == (0.003, 4, 6)
+    again = run_here("train", *words, *short, "resume=auto", cwd=work)
+    assert "nothing to do" in again.stdout, again.stderr
+    both = clean_error(run_here("train", *words, "epochs=2", "trainer.max_steps=3", "hydra.run.dir=both", cwd=work))
+    assert "epochs and trainer.max_steps both say how long the training is" in both
 
 
 def test_a_run_that_gets_no_better_ends_early(work: Path) -> None:

@@ -79,7 +79,8 @@ def _has(cfg: object, dotted: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"), [("lr", "optimizer.lr"), ("epochs", "trainer.max_steps"), ("bs", "data.ba")]
+    ("typed", "meant"),
+    [("lr0", "optimizer.lr"), ("max_epochs", "epochs"), ("iters", "trainer.max_steps"), ("bs", "data.ba")],
 )
 def test_a_name_of_other_tools_is_understood(typed: str, meant: str, tmp_path: Path) -> None:
     message = clean_error(run_here("train", f"{typed}=1", cwd=tmp_path))

@@ -72,8 +72,9 @@ def _job_folder(number: int, options: str, sweep: str | None = None) -> str:
 OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True)
 
 
-# Hydra takes `teacher=PATH` for a choice of the group of this name, which is one of a training's alone.
-SHORT = {"compare": {"teacher": "teacher.checkpoint"}}
+# Short names of a command's options. In `compare` Hydra takes `teacher=PATH` for a choice of the group of this name,
+# which is one of a training's alone.
+SHORT = {"compare": {"teacher": "teacher.checkpoint"}, "train": {"lr": "optimizer.lr", "batch": "data.batch_size"}}
 FROM_FILE = "checkpoint"
 # What begins a path, or ends a checkpoint's name; the choices of `teacher` are words.
 PATH = re.compile(r"[./~'\"].*|.*/.*|.*\.(ckpt|pt|pth|safetensors)['\"]?", re.DOTALL)

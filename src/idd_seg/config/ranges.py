@@ -76,6 +76,7 @@ RULES: dict[str, Rule] = {
     "optimizer.momentum": RATE,
     "scheduler.power": Rule(number(0, math.inf), "a number >= 0"),
     "trainer.timeout_minutes": Rule(number(0, above=True), f"a number, above 0 to {LARGEST:g}"),
+    "epochs": Rule(number(0, MOST, above=True), f"a number above 0, up to {MOST}, or null"),
     "teacher.every_n_steps": Rule(whole(1, MOST), f"a whole number from 1 to {MOST}"),
     "teacher.scale": Rule(number(0.05, 4), "a number from 0.05 to 4"),
     "measure_batches": Rule(whole(0), "a whole number >= 0"),

@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from idd_seg.callbacks.checkpoint import LAST
+from idd_seg.config.epochs import settle_epochs
 from idd_seg.config.preflight import Checked, preflight
 from idd_seg.config.teacher_file import take_network
 from idd_seg.config.teacher_plan import AUTO, needing
@@ -46,8 +47,9 @@ def run(cfg: DictConfig) -> float:
 
 def _run(cfg: DictConfig, rank_info: RankInfo | None) -> float:
     take_network(cfg)
-    checked = None if finished_already(cfg) else preflight(cfg, _files_of)
     devices = _devices(cfg, rank_info)
+    settle_epochs(cfg, devices * int(cfg.trainer.num_nodes))
+    checked = None if finished_already(cfg) else preflight(cfg, _files_of)
     with run_lock(cfg, None if checked is None else checked.files) as finished:
         if finished is not None:
             print(f"run folder: {cfg.run_dir}: finished already, best mIoU {100 * finished:.2f}; nothing to do")
