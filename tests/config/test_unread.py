@@ -16,7 +16,7 @@ UNREAD = [
     ("train", ["+foo=1"], "nothing reads the option 'foo'."),
     ("train", ["+sed=1"], "nothing reads the option 'sed'; did you mean 'seed'?"),
     ("train", ["+ckpt_path=x"], "nothing reads the option 'ckpt_path'; here it is resume=auto"),
-    ("train", ["+max_epochs=3"], "nothing reads the option 'max_epochs'; here it is trainer.max_steps, in optimizer"),
+    ("train", ["+max_epochs=3"], "nothing reads the option 'max_epochs'; here it is epochs"),
     ("train", ["+loss.kd_weight=2"], "nothing reads the option 'loss.kd_weight': it is one of loss=kd, which is not"),
     ("train", ["+loss.ce_wieght=2"], "nothing reads the option 'loss.ce_wieght'; did you mean 'loss.ce_weight'?"),
     ("train", ["+loss.own.temperature=2"], "nothing reads the option 'loss.own'"),
