@@ -163,8 +163,10 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
 
 def _refuse_missing(cfg: DictConfig) -> None:
     """Say that an option has no value before seconds are spent on imports."""
-    # Unresolved: what an option refers to, such as a class list, may come into being by what is run.
-    if missing := sorted(_missing(OmegaConf.to_container(cfg, resolve=False), "")):
+    # Unresolved where a class list, to which options refer, comes into being by what is run.
+    unresolved = OmegaConf.select(cfg, "classes") is not None
+    found = _missing(OmegaConf.to_container(cfg, resolve=False), "") if unresolved else OmegaConf.missing_keys(cfg)
+    if missing := sorted(found):
         raise ConfigError(f"the option '{missing[0]}' has no value; give one: {missing[0]}=...")
 
 

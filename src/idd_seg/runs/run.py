@@ -47,9 +47,10 @@ def run(cfg: DictConfig) -> float:
 
 def _run(cfg: DictConfig, rank_info: RankInfo | None) -> float:
     take_network(cfg)
-    devices = _devices(cfg, rank_info)
-    settle_epochs(cfg, devices * int(cfg.trainer.num_nodes))
+    if cfg.get("epochs") is not None:
+        settle_epochs(cfg, _devices(cfg, rank_info) * int(cfg.trainer.num_nodes))
     checked = None if finished_already(cfg) else preflight(cfg, _files_of)
+    devices = _devices(cfg, rank_info)
     with run_lock(cfg, None if checked is None else checked.files) as finished:
         if finished is not None:
             print(f"run folder: {cfg.run_dir}: finished already, best mIoU {100 * finished:.2f}; nothing to do")
