@@ -15,6 +15,7 @@ import segmentation_models_pytorch as smp
 from PIL import Image
 from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
+from idd_seg.config.command_line import in_full
 from idd_seg.config.groups import config_dir
 from tests.helpers import TINY, run, run_here
 from tests.models.foreign.networks import cirkd, mmseg, save, segformer
@@ -191,7 +192,7 @@ def _two_methods(words: Sequence[str]) -> list[str]:
 
 @pytest.mark.parametrize("command", [c for c in PROGRAM if only_composed(c)])
 def test_a_training_composes(command: str) -> None:
-    words = [word for word in shlex.split(command)[3:] if not word.startswith("-")]
+    words = in_full([word for word in shlex.split(command)[3:] if not word.startswith("-")], "train")
     # Of a sweep its first job; launchers and ranges are for Hydra and its sweepers to read.
     first = [
         w if "[" in w or "{" in w else w.split(",")[0] for w in words if not w.startswith("hydra") and "(" not in w

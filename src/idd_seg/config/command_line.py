@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,11 @@ TEXTS = (
 )
 
 
+def in_full(words: Sequence[str], config_name: str) -> list[str]:
+    """Return the words of a command line as Hydra takes them: short names in full, texts that look like numbers."""
+    return [full for word in words for full in _teacher_file(_in_full(word, config_name))]
+
+
 def _in_full(word: str, config_name: str) -> str:
     name, sign, value = word.partition("=")
     if name.split(".")[-1] in TEXTS and _is_number(value):
@@ -126,7 +131,7 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     A mistake of the user ends the process with exit code 1 and one message; with HYDRA_FULL_ERROR=1 in the
     environment it shows the stack trace instead.
     """
-    sys.argv[1:] = [full for word in sys.argv[1:] for full in _teacher_file(_in_full(word, config_name))]
+    sys.argv[1:] = in_full(sys.argv[1:], config_name)
     # A name of its own, which goes with the task to launchers' processes; there the variable is set as below.
     wants_trace = WANTS_TRACE
     # Hydra would print errors in its own way; asked for the trace, it lets them pass to here.
