@@ -80,7 +80,7 @@ def test_a_scene_too_small_is_refused(size: tuple[int, int]) -> None:
 
 
 def test_no_scenes_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"data\.val_length must be a whole number >= 1, got '0'"):
+    with pytest.raises(ConfigError, match=r"data\.val_length must be a whole number from 1 to 2147483647, got '0'"):
         ShapesSource(0, "val", 0, (64, 64))
 
 

@@ -45,7 +45,8 @@ def with_layout(
             if photographs.startswith("train/") and all((root / path).is_dir() for path in inside):
                 found_images["val"], found_labels["val"] = f"{inside[0]}/**/*", f"{inside[1]}/**/*.png"
     # A split that nobody named and that is not there: `val_share` makes it.
-    if found_images.get("val") == default_image("val") and not (root / "images" / "val").is_dir():
+    named = (found_images.get("val"), found_labels.get("val")) != (default_image("val"), default_mask("val"))
+    if not named and not (root / "images" / "val").is_dir():
         found_images["val"] = found_labels["val"] = None
     return found_images, found_labels, said
 
