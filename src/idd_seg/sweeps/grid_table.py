@@ -50,7 +50,7 @@ class GridTable(Callback):
 def end(config: DictConfig) -> None:
     """Read the jobs' folders, whichever launcher has run them, and show what came of them."""
     folder = Path(str(config.hydra.sweep.dir))
-    if not str(config.hydra.sweeper._target_).endswith("BasicSweeper") or not folder.is_dir():
+    if not str(config.hydra.sweeper["_target_"]).endswith("BasicSweeper") or not folder.is_dir():
         return
     if len(jobs := read_jobs(folder)) > 1:
         show(folder, jobs)
