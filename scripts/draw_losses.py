@@ -207,7 +207,7 @@ def drawings() -> dict[str, Draw]:
 def networks_of(runs: Path, names: list[str]) -> tuple[dict[str, Segmenter], SegmentationDataModule]:
     """Return the students of the runs, their teacher, and their data."""
     saved = {name: read_checkpoint(str(runs / name / "checkpoints" / "last.ckpt")) for name in names}
-    teachers = [one.card["teacher"]["path"] for one in saved.values() if one.card.get("teacher")]
+    teachers = [one.metadata["teacher"]["path"] for one in saved.values() if one.metadata.get("teacher")]
     if not teachers:
         sys.exit("error: none of the runs names a teacher")
     networks: dict[str, Segmenter] = {"teacher": student_from(read_checkpoint(teachers[0]))}
