@@ -25,7 +25,7 @@ from idd_seg.errors import ConfigError, DataError, NonFiniteError
 from idd_seg.losses.term import Term
 from idd_seg.metrics.confusion import ConfusionMatrix, Scores, scores
 from idd_seg.models.segmenter import Segmenter
-from idd_seg.models.teacher import FrozenTeacher
+from idd_seg.models.teacher import FrozenTeacher, teacher_is_not_missing
 from idd_seg.types import Batch, Outputs
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -108,7 +108,7 @@ class Distiller(L.LightningModule):
         self.balance = balance
         if balance is not None:
             balance.bind(terms)
-        self.register_load_state_dict_post_hook(_teacher_is_not_missing)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(teacher_is_not_missing)  # type: ignore[no-untyped-call]
 
     def each_term(self) -> dict[str, Term]:
         """Return the terms by name."""
@@ -298,9 +298,3 @@ class Distiller(L.LightningModule):
 def mix(*numbers: int) -> int:
     """Mix non-negative numbers into one seed below 2**63."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _teacher_is_not_missing(module: nn.Module, incompatible: Any) -> None:
-    """Checkpoints never hold the teacher: its weights come from a file of their own."""
-    missing = incompatible.missing_keys
-    missing[:] = [key for key in missing if not key.startswith("teacher.")]

@@ -63,3 +63,9 @@ class FrozenTeacher(Adjusting):
         # Autocast would compute in its own precision, whatever that of the weights.
         with torch.autocast(kind, enabled=False):
             return self.network(image)  # type: ignore[no-any-return]
+
+
+def teacher_is_not_missing(module: nn.Module, incompatible: Any) -> None:
+    """Let a checkpoint be loaded that does not hold `teacher.`, as none does; a hook behind `load_state_dict`."""
+    missing = incompatible.missing_keys
+    missing[:] = [key for key in missing if not key.startswith("teacher.")]

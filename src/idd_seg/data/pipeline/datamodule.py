@@ -23,7 +23,8 @@ from idd_seg.data.pipeline.mixing import MixedSampler, pictures_of
 from idd_seg.data.pipeline.options import REST, DataOptions, TeacherLabels
 from idd_seg.data.pipeline.prefetch import Prefetcher
 from idd_seg.data.pipeline.shared_memory import shared_folder
-from idd_seg.data.pipeline.source import Hidden, Joined, Part, Source, innermost, spread
+from idd_seg.data.pipeline.source import Joined, Source, innermost
+from idd_seg.data.pipeline.split import by_labels, training_parts
 from idd_seg.data.pipeline.submission import ServerFormat
 from idd_seg.data.pipeline.worker_errors import scarce
 from idd_seg.data.pipeline.worker_signals import leave_signals_to_the_run
@@ -167,21 +168,11 @@ class SegmentationDataModule(L.LightningDataModule):
         if split == UNLABELLED and self.unlabelled != REST:
             kept = None if self.cache_dir is None else Path(self.cache_dir).expanduser() / "shards"
             return find_unlabelled(str(self.unlabelled), getattr(self, "root", None), kept)
-        if split not in ("train", UNLABELLED):
-            return self.make_source(split) if self.held_out is None or split != "val" else self._training_parts()[1]
-        source = self._training_parts()[0]
-        labelled = spread(len(source), max(1, round(self.labelled_share * len(source))))
-        if split == UNLABELLED:
-            return Hidden(Part(source, sorted({*range(len(source))} - {*labelled})))
-        return source if len(labelled) == len(source) else Part(source, labelled)
-
-    def _training_parts(self) -> tuple[Source, Source]:
-        """Return what is trained on, and what of the training split is held out."""
-        source = self.make_source("train")
-        if self.held_out is None:
-            return source, Part(source, ())
-        cut = len(source) - len(source) // self.held_out
-        return Part(source, range(cut)), Part(source, range(cut, len(source)))
+        if split not in ("train", UNLABELLED) and (self.held_out is None or split != "val"):
+            return self.make_source(split)
+        trained_on, judged_on = training_parts(self.make_source("train"), self.held_out)
+        labelled, rest = by_labels(trained_on, self.labelled_share)
+        return {"train": labelled, UNLABELLED: rest, "val": judged_on}[split]
 
     def _cached(self, source: Source) -> Source:
         if self.cache == "none":

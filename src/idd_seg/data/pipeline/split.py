@@ -1,10 +1,12 @@
-"""Which pictures of one folder are held out to judge on: whole sequences, where names show such."""
+"""Which pictures are held out to judge on, and which of those that are trained on have labels."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from pathlib import PurePath
+
+from idd_seg.data.pipeline.source import Hidden, Part, Source, spread
 
 FEW = 5  # sequences; of fewer, each gives its last pictures
 NUMBER = re.compile(r"\d+$")
@@ -37,3 +39,19 @@ def held_out(names: Sequence[str], share: float) -> list[int]:
             found += group
             owed -= len(group)
     return sorted(found)
+
+
+def training_parts(source: Source, parts: int | None) -> tuple[Source, Source]:
+    """Return what is trained on, and the last of so many parts, which stands in for `val`; None holds nothing out."""
+    if parts is None:
+        return source, Part(source, ())
+    cut = len(source) - len(source) // parts
+    return Part(source, range(cut)), Part(source, range(cut, len(source)))
+
+
+def by_labels(source: Source, share: float) -> tuple[Source, Source]:
+    """Return the pictures whose labels are used, a share of them spread evenly, and the others without labels."""
+    labelled = spread(len(source), max(1, round(share * len(source))))
+    if len(labelled) == len(source):
+        return source, Hidden(Part(source, ()))
+    return Part(source, labelled), Hidden(Part(source, sorted({*range(len(source))} - {*labelled})))
