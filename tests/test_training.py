@@ -241,6 +241,9 @@ def test_a_teacher_of_this_program_rebuilds_itself_from_its_file(words: list[str
     folder = f"taught_{len(words[0])}"
     result = run_here("train", *TINY, *options, "loss=[ce,kd]", f"hydra.run.dir={folder}", cwd=work)
     assert result.returncode == 0, result.stderr
+    assert ("teacher: resnet18 with PSPHead, as 'student/checkpoints/last.ckpt' says" in result.stdout) == (
+        len(words[0]) == 10
+    )
     said = json.loads((work / folder / "metrics.json").read_text())["teacher"]
     assert said["path"] == str((work / "student" / "checkpoints" / "last.ckpt").resolve())
     # The folder says which network it was, and a finished run stays one.

@@ -43,6 +43,8 @@ def take_network(cfg: DictConfig) -> None:
     saved = read_checkpoint(str(path))
     node = dict(saved.config("student"))
     refuse_foreign(node, saved.path)
+    if network_name(node) != network_name(plain(teacher.model) or {}):
+        print(f"teacher: {network_name(node)}, as '{saved.path}' says")
     with open_dict(cfg):
         cfg.teacher.model = OmegaConf.create(node)
 
