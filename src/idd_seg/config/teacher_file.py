@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -40,6 +41,8 @@ def take_network(cfg: DictConfig) -> None:
         return
     if teacher.name != NAME and _chosen():
         return
+    if not Path(str(path)).expanduser().is_file():
+        return  # whoever needs the teacher says so; a twin does not
     saved = read_checkpoint(str(path))
     node = dict(saved.config("student"))
     refuse_foreign(node, saved.path)
