@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from idd_seg.data.pipeline.files import PairSource
 from idd_seg.data.pipeline.labels import LabelMap
-from idd_seg.data.pipeline.source import UInt8, innermost, label_of
+from idd_seg.data.pipeline.source import UInt8, innermost, label_of, spread
 from idd_seg.errors import DataError
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def sample(data: SegmentationDataModule, split: str, most: int = SAMPLE) -> list
     if not isinstance(innermost(source), PairSource):
         return []
     counts = LabelCounts(np.zeros(data.num_classes + 1, np.int64))
-    for index in np.unique(np.linspace(0, len(source) - 1, min(most, len(source))).round().astype(int)).tolist():
+    for index in spread(len(source), most):
         try:
             label = label_of(source, index)
             if label is not None:
