@@ -116,7 +116,7 @@ MISTAKES = [
     ),
     (["parts/recipe=field"], "there is no option 'parts/recipe': conf/parts/recipe/ holds parts of other files;"),
     (["study=shapes"], "there is no option 'study': conf/study/ holds choices of other commands."),
-    (["teacher=small"], "there is no teacher=small. The choices are cirkd_deeplabv3_r101, cirkd_pspnet_r101, hugging"),
+    (["teacher=small"], "there is no teacher=small. The choices are checkpoint, cirkd_deeplabv3_r101, "),
     (["data=folder"], "the option 'data.root' has no value; give one: data.root=..."),
     (["trainer.accelerator=tpux"], "trainer: "),
     (["seed=-1"], "seed must be a whole number in 0 .. 2**32 - 1, got '-1'"),
