@@ -1,4 +1,4 @@
-"""Logits at the labels' resolution, band by band: those of full size never exist as a whole, nor does their gradient."""
+"""Logits at the labels' resolution, band by band: neither those of full size nor their gradient exist as a whole."""
 
 from __future__ import annotations
 
