@@ -22,7 +22,8 @@ setup: $(VENV)/.installed ## make .venv and install the project with what its te
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip
-	$(PY) -m pip install --quiet --editable '.[dev]'
+	# What is imported is compiled then; the packages hold much that is not.
+	$(PY) -m pip install --quiet --no-compile --editable '.[dev]'
 	touch $@
 
 demo: setup ## distil a small student on generated scenes; ends with a table, a picture and a report (about 8 minutes on 2 cores)
