@@ -17,12 +17,12 @@ export IDD_SEG_CACHE ?= $(CURDIR)/outputs/cache
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# --no-compile: what is imported is compiled then, and the packages hold much that never is.
 setup: $(VENV)/.installed ## make .venv and install the project with what its tests need
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip
-	# What is imported is compiled then; the packages hold much that is not.
 	$(PY) -m pip install --quiet --no-compile --editable '.[dev]'
 	touch $@
 
