@@ -18,7 +18,7 @@ def main(cfg: DictConfig) -> None:
 
     from idd_seg.config import restore
     from idd_seg.errors import ConfigError
-    from idd_seg.exporting import int8, speed
+    from idd_seg.exporting import hub, int8, speed
     from idd_seg.exporting.export import Export, ExportPlan, check_target, table_of
     from idd_seg.library import load
     from idd_seg.runs.provenance import describe_run
@@ -30,6 +30,8 @@ def main(cfg: DictConfig) -> None:
         cfg.int8,
         cfg.tolerance,
     )
+    if cfg.hub is not None:
+        hub.check_push(cfg.hub, plan.formats, cfg.hub_private)
     target = check_target(Path(cfg.output).expanduser())
     if cfg.threads is not None:
         if not isinstance(cfg.threads, int) or cfg.threads < 1:
@@ -60,6 +62,8 @@ def main(cfg: DictConfig) -> None:
     describe_run(cfg, Path(cfg.run_dir))
     table_of(report)
     print(f"exported: {target}")
+    if cfg.hub is not None:
+        print(f"sent: {hub.push(target, cfg.hub, private=cfg.hub_private)}")
 
 
 if __name__ == "__main__":
