@@ -20,7 +20,8 @@ from PIL import Image
 from idd_seg.data.camvid import CamVid
 from idd_seg.data.pipeline import decode
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
-from idd_seg.data.pipeline.decode import read_image, read_label
+from idd_seg.data.pipeline.decode import read_image
+from idd_seg.data.pipeline.decode_label import read_label
 from idd_seg.data.pipeline.files import Pair, PairSource
 from idd_seg.data.shapes import Shapes
 from idd_seg.data.voc import VOC

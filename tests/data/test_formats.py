@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from idd_seg.data.pipeline import decode
-from idd_seg.data.pipeline.decode import read_image, read_label
+from idd_seg.data.pipeline.decode import read_image
+from idd_seg.data.pipeline.decode_label import read_label
 from idd_seg.data.pipeline.files import Pair, PairSource
 from idd_seg.errors import DataError
 from idd_seg.library import as_rgb

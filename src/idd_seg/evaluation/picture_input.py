@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from idd_seg.data.pipeline.decode import FORMATS, MAX_PIXELS, read_image, size_of, to_rgb
-from idd_seg.data.pipeline.decode import IMAGE_SUFFIXES as SUFFIXES
+from idd_seg.data.pipeline.decode import read_image, size_of, to_rgb
+from idd_seg.data.pipeline.picture_file import FORMATS, MAX_PIXELS
+from idd_seg.data.pipeline.picture_file import IMAGE_SUFFIXES as SUFFIXES
 from idd_seg.data.pipeline.source import UInt8
 
 __all__ = ["FORMATS", "MAX_PIXELS", "SUFFIXES", "read_picture", "size_of", "to_rgb"]

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from idd_seg.data.pipeline.decode import IMAGE_SUFFIXES, LABEL_SUFFIX, read_image, read_label
+from idd_seg.data.pipeline.decode import read_image
+from idd_seg.data.pipeline.decode_label import read_label
+from idd_seg.data.pipeline.picture_file import IMAGE_SUFFIXES, LABEL_SUFFIX
 from idd_seg.data.pipeline.source import Files, Item, UInt8
 from idd_seg.errors import DataError, MissingDataError
 
