@@ -40,6 +40,7 @@ class TeacherModel(Model):
             data.std.tolist(),
             data.image_scale,
             data.ignore_index,
+            data.pixels,
         )
         self._set(teacher, card, device, whole_limit)
 
