@@ -42,7 +42,7 @@ def main(cfg: DictConfig) -> None:
         restore.check_classes(model.saved, data)
         int8.check(data, cfg.calibration.images, cfg.calibration.split)
     if cfg.measure.speed:
-        speed.check(cfg.measure.size, cfg.measure.repeats)
+        speed.check(cfg.measure.size, cfg.measure.repeats, export.model.card.pixels)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
         draft = Path(folder) / "model"
@@ -54,7 +54,7 @@ def main(cfg: DictConfig) -> None:
             more["int8"] = export.quantise(data, cfg.calibration.images, cfg.calibration.split)
         if cfg.measure.speed:
             print("measuring images/s ...", flush=True)
-            more["speed"] = speed.measure(export.runners, cfg.measure.size, cfg.measure.repeats)
+            more["speed"] = speed.measure(export.runners, cfg.measure.size, cfg.measure.repeats, export.model.card.pixels)
         report = export.describe(more)
         draft.replace(target)
     describe_run(cfg, Path(cfg.run_dir))

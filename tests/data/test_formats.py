@@ -19,7 +19,7 @@ from idd_seg.data.pipeline.decode import read_image
 from idd_seg.data.pipeline.decode_label import read_label
 from idd_seg.data.pipeline.files import Pair, PairSource
 from idd_seg.errors import DataError
-from idd_seg.library import as_rgb
+from idd_seg.evaluation.picture_input import as_picture
 
 PAGE = Path(__file__).parents[2] / "docs" / "formats.md"
 COLUMNS = {"photograph", "mask, indices", "mask, palette", "mask, rgb"}
@@ -106,7 +106,7 @@ def test_a_cell_of_the_table(tmp_path: Path, row: dict[str, str], column: str) -
     if column == "photograph":
         readers = {
             "train, prepare, evaluate": lambda: PairSource([Pair(path, None)])[0].image,
-            "predict, load": lambda: as_rgb(path),
+            "predict, load": lambda: as_picture(path),
             "export": lambda: read_image(path),
         }
         found = {name: outcome(read) for name, read in readers.items()}
