@@ -42,7 +42,7 @@ def main(cfg: DictConfig) -> None:
         restore.check_classes(model.saved, data)
         int8.check(data, cfg.calibration.images, cfg.calibration.split)
     if cfg.measure.speed:
-        speed.check(cfg.measure.size, cfg.measure.repeats, export.model.card.pixels)
+        speed.check(cfg.measure.size, cfg.measure.repeats)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
         draft = Path(folder) / "model"
