@@ -81,7 +81,7 @@ def _checked(planes: Planes, pixels: Pixels, max_pixels: int) -> Planes:
 def _kind(picture: Image.Image, head: bytes, name: str) -> Pixels:
     """Return what a PNG, JPEG, WebP or BMP holds."""
     channels = PNG_CHANNELS.get(head[PNG_DEPTH + 1]) if picture.format == "PNG" else MODES.get(picture.mode)
-    bits = bits_of(picture, head)
+    bits = bits_of(picture, head)  # of a PNG, as its head says
     if channels is None or bits not in (8, 16) or (channels == 2 and bits == 16):
         raise DataError(
             f"{name}: its pixels are '{picture.mode}' of {bits} bits, and channels of 8 or 16 bits are read as they "
