@@ -14,7 +14,7 @@ class Batch:
     """A batch of images with their labels and the place they were cut from.
 
     Attributes:
-        image: (N, C, H, W); uint8 RGB as the loader gives it (or of other channels, uint16 where the data have 16 bits),
+        image: (N, C, H, W); uint8 RGB as the loader gives it (of other data other channels, and uint16 of 16 bits),
             float32 and normalised once on the device.
         label: (N, H, W) int64 class ids; `ignore_index` where a pixel takes no part. Of a picture without labels
             0 on the photograph, which is no class there, and `ignore_index` on the padding.

@@ -61,7 +61,9 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("pixels", [Pixels(1, 8), Pixels(1, 16), Pixels(3, 16), Pixels(4, 8), DEEP, Pixels(7, 16)], ids=str)
+@pytest.mark.parametrize(
+    "pixels", [Pixels(1, 8), Pixels(1, 16), Pixels(3, 16), Pixels(4, 8), DEEP, Pixels(7, 16)], ids=str
+)
 def test_a_tiff_is_read_as_it_was_written(pixels: Pixels, layout: str, tmp_path: Path) -> None:
     options = {key: value for key, value in LAYOUTS[layout].items() if key != "planarconfig" or pixels.channels > 1}
     path = write(tmp_path / "a.tif", values(pixels), **options)
@@ -107,7 +109,9 @@ def test_a_tag_turns_a_tiff(tag: int, tmp_path: Path) -> None:
     assert np.array_equal(read_image(tmp_path / "b.png", pixels=Pixels(1, 8), upright=True)[..., 0], expected)
 
 
-@pytest.mark.parametrize("pixels", [Pixels(1, 8), Pixels(2, 8), Pixels(4, 8), Pixels(1, 16), Pixels(3, 16), DEEP], ids=str)
+@pytest.mark.parametrize(
+    "pixels", [Pixels(1, 8), Pixels(2, 8), Pixels(4, 8), Pixels(1, 16), Pixels(3, 16), DEEP], ids=str
+)
 def test_a_png_is_read_as_it_was_written(pixels: Pixels, tmp_path: Path) -> None:
     picture, path = values(pixels), tmp_path / "a.png"
     if pixels.bits == 8:
@@ -140,7 +144,10 @@ def _damaged(path: Path) -> None:
 
 
 REFUSED = {
-    "other channels": (lambda p: write(p, values(Pixels(3, 16))), "the picture has 3 channels of 16 bits, and 4 channels"),
+    "other channels": (
+        lambda p: write(p, values(Pixels(3, 16))),
+        "the picture has 3 channels of 16 bits, and 4 channels",
+    ),
     "other bits": (lambda p: write(p, values(Pixels(4, 8))), "4 channels of 8 bits, and 4 channels of 16 bits are exp"),
     "a photograph": (lambda p: Image.new("RGB", (8, 8)).save(p, "PNG"), "data.channels=3 data.bits=8"),
     "floats": (_float, "unsigned whole numbers of 8 or 16 bits are read"),
@@ -171,15 +178,15 @@ def test_pictures_of_absurd_size_are_refused(tmp_path: Path, monkeypatch: pytest
         with pytest.raises(DataError, match="17 x 12 pixels are more than max_pixels=200"):
             read(path, 200, pixels=DEEP)
     monkeypatch.setattr(exact, "MAX_BYTES", 1000)
-    with pytest.raises(DataError, match="4 channels of 16 bits take 0.0 GB; at most"):
+    with pytest.raises(DataError, match=r"4 channels of 16 bits take 0.0 GB; at most"):
         size_of(path, pixels=DEEP)
 
 
 def test_a_photograph_says_how_all_channels_are_read(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", values(Pixels(4, 8)), extrasamples=["unspecified"])
-    with pytest.raises(DataError, match="store three of them, or set data.channels=4"):
+    with pytest.raises(DataError, match=r"store three of them, or set data.channels=4"):
         read_image(path)
-    with pytest.raises(DataError, match="data.channels=N and data.bits=8|16"):
+    with pytest.raises(DataError, match=r"data.channels=N and data.bits=8|16"):
         read_image(write(tmp_path / "b.tif", values(Pixels(7, 16))))
 
 
@@ -245,13 +252,18 @@ def test_16_bits_are_scaled_by_65535() -> None:
     image = torch.from_numpy(values(DEEP).transpose(2, 0, 1).copy())[None]
     expected = (image.double() / 65535 - 0.5) / 0.25
     assert torch.allclose(data.normalise(image).double(), expected, atol=1e-5)
-    assert Data(**options(bits=8)).normalise(torch.full((1, 4, 1, 1), 255, dtype=torch.uint8)).mean() == pytest.approx(2)
+    assert Data(**options(bits=8)).normalise(torch.full((1, 4, 1, 1), 255, dtype=torch.uint8)).mean() == pytest.approx(
+        2
+    )
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"mean": [0.5] * 3}, "data.mean and data.std are 4 finite numbers each.*prepare with the same options measures"),
+        (
+            {"mean": [0.5] * 3},
+            "data.mean and data.std are 4 finite numbers each.*prepare with the same options measures",
+        ),
         ({"channels": 0}, "data.channels must be a whole number from 1 to 64"),
         ({"channels": 65}, "data.channels must be a whole number from 1 to 64"),
         ({"bits": 12}, "data.bits must be one of 8, 16"),
@@ -263,7 +275,7 @@ def test_a_wrong_option_is_told(more: dict[str, Any], message: str) -> None:
 
 
 def test_generated_scenes_have_no_other_channels() -> None:
-    with pytest.raises(ConfigError, match="data=x makes photographs.*are for pictures in files"):
+    with pytest.raises(ConfigError, match=r"data=x makes photographs.*are for pictures in files"):
         Data(**options())._as_pixels([])  # type: ignore[arg-type]
 
 

@@ -86,7 +86,10 @@ def config(channels: Any, there: int = 4) -> Any:
 
 
 def test_a_teacher_of_rgb_sees_of_four_channels_what_it_saw_of_three() -> None:
-    rgb, saved = network(3), SimpleNamespace(config=lambda group: {"mean": [0.485, 0.456, 0.406], "std": [0.2, 0.3, 0.4]})
+    rgb, saved = (
+        network(3),
+        SimpleNamespace(config=lambda group: {"mean": [0.485, 0.456, 0.406], "std": [0.2, 0.3, 0.4]}),
+    )
     unit = torch.rand(2, 4, 32, 32)
 
     def normalised(order: list[int], mean: list[float], std: list[float]) -> torch.Tensor:

@@ -88,7 +88,10 @@ class DataCard:
 
 
 class Normalise(nn.Module):
-    """RGB 0 to 255 or as the card says, (N, C, H, W) of any type -> float32 of mean 0 and deviation 1, as the data modules compute it."""
+    """(N, C, H, W) of any type, RGB 0 to 255 or as the card says -> float32 of mean 0 and deviation 1.
+
+    As the data modules compute it.
+    """
 
     def __init__(self, card: DataCard) -> None:
         super().__init__()

@@ -61,7 +61,7 @@ def _array_of(image: Image.Image) -> NDArray[np.uint8 | np.uint16]:
 def _from_array(image: NDArray[np.uint8 | np.uint16], pixels: Pixels) -> Raster:
     channels = pixels.channels
     grey = image.ndim == 2 and (channels == 1 or pixels.photograph)
-    if image.dtype != pixels.dtype or not (grey or image.ndim == 3 and image.shape[2] == channels) or not image.size:
+    if image.dtype != pixels.dtype or not (grey or (image.ndim == 3 and image.shape[2] == channels)) or not image.size:
         flat = " or (H, W)" if channels == 1 or pixels.photograph else ""
         raise DataError(f"an array must be (H, W, {channels}){flat} {pixels.dtype}, got {image.shape} {image.dtype}")
     return np.ascontiguousarray(np.repeat(image[..., None], channels, axis=2) if image.ndim == 2 else image)

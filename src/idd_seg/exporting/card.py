@@ -90,7 +90,8 @@ def _input(card: DataCard) -> str:
     order = "R, G, B" if pixels.photograph else "of each channel, in the order of the files"
     lines = [
         f"ONNX and `torch.export` files take {kind} as they are, `image` (N, {pixels.channels}, H, W) {pixels.dtype} "
-        f"0 to {pixels.white}, of any number and size, and give `logits` (N, K, H, W) float32 at the picture's size. Inside, in this order:",
+        f"0 to {pixels.white}, of any number and size, and give `logits` (N, K, H, W) float32 at the picture's size. "
+        "Inside, in this order:",
         *([f"- scaled to {card.image_scale:g} of the size, bilinear"] if card.image_scale != 1 else []),
         f"- `(value / {pixels.white} - mean) / std`, mean {card.mean}, std {card.std} ({order})",
         "- the network, and its logits enlarged bilinearly (half-pixel centres)",

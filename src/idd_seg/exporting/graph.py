@@ -31,7 +31,7 @@ class Deployed(nn.Module):
         self.scale = Fraction(card.image_scale).limit_denominator(1000)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, C, H, W), RGB 0 to 255 or as the data have it, of whole numbers or float -> (N, K, H, W) float32 logits."""
+        """(N, C, H, W), RGB 0 to 255 or as the card says, whole numbers or float -> (N, K, H, W) float32 logits."""
         height, width = image.shape[-2:]
         picture = image.float()
         if self.scale != 1:

@@ -26,9 +26,7 @@ def check(size: Any, repeats: Any) -> None:
 
 
 @torch.inference_mode()
-def measure(
-    runners: Mapping[str, Runner], size: Sequence[int], repeats: int, pixels: Pixels = RGB
-) -> dict[str, Any]:
+def measure(runners: Mapping[str, Runner], size: Sequence[int], repeats: int, pixels: Pixels = RGB) -> dict[str, Any]:
     """Return the median speed of each on one picture of `size`, and as a ratio to the first of them.
 
     They take turns, so that what else the machine does meets all alike.

@@ -20,7 +20,13 @@ from idd_seg.ops.quiet import quiet
 
 STAGES = 4
 STRIDES = (8, 16, 32)
-OURS = ("features_only", "in_chans", "output_stride", "pretrained", "pretrained_cfg_overlay")  # arguments that are no options
+OURS = (
+    "features_only",
+    "in_chans",
+    "output_stride",
+    "pretrained",
+    "pretrained_cfg_overlay",
+)  # arguments that are no options
 # What timm raises for a network that has no dilated form, among others.
 UNDILATED = (TypeError, AssertionError, NotImplementedError)
 REFUSALS = (TypeError, ValueError, LookupError, AttributeError, RuntimeError, AssertionError)

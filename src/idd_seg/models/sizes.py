@@ -38,9 +38,7 @@ class Sizes:
 
 
 @torch.no_grad()
-def find_sizes(
-    maps: Maps, name: str, channels: Sequence[int], strides: Sequence[int], in_channels: int = 3
-) -> Sizes:
+def find_sizes(maps: Maps, name: str, channels: Sequence[int], strides: Sequence[int], in_channels: int = 3) -> Sizes:
     """Return the sizes that a backbone in evaluation mode takes.
 
     Raises:

@@ -67,9 +67,7 @@ def label_all(
         return show_pictures(left, show, folder.write, pace, progress, pixels)
 
 
-def draw_least_certain(
-    jobs: Sequence[PictureJob], folder: LabelFolder, most: int, pixels: Pixels = RGB
-) -> Path | None:
+def draw_least_certain(jobs: Sequence[PictureJob], folder: LabelFolder, most: int, pixels: Pixels = RGB) -> Path | None:
     """Draw the masks that the network is least certain of, the worst first; None if there is nothing to draw."""
     known = [(folder.rows[str(job.name)], job) for job in jobs if str(job.name) in folder.rows]
     chosen = sorted(known, key=lambda pair: (pair[0].mean, str(pair[1].name)))[:most]

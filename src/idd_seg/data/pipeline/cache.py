@@ -96,7 +96,12 @@ class CachedSource(Around):
         fields = pixels[: FIELDS.size].tobytes()
         magic, digest, height, width, depth, bytes_each, rows, columns, channels = FIELDS.unpack(fields)
         split = START + height * width * depth * bytes_each
-        if magic != MAGIC or digest.hex() != path.name or bytes_each not in (1, 2) or len(pixels) != split + rows * columns * channels:
+        if (
+            magic != MAGIC
+            or digest.hex() != path.name
+            or bytes_each not in (1, 2)
+            or len(pixels) != split + rows * columns * channels
+        ):
             return None
         if path not in self.verified:
             (checksum,) = CHECKSUM.unpack(pixels[FIELDS.size : START].tobytes())

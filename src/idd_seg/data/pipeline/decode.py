@@ -41,9 +41,7 @@ def size_of(path: Path, max_pixels: int = MAX_PIXELS, pixels: Pixels = RGB) -> t
     return opened(path, max_pixels, lambda picture, _: (picture.height, picture.width), whole=False)
 
 
-def read_image(
-    path: Path, max_pixels: int = MAX_PIXELS, *, upright: bool = False, pixels: Pixels = RGB
-) -> Raster:
+def read_image(path: Path, max_pixels: int = MAX_PIXELS, *, upright: bool = False, pixels: Pixels = RGB) -> Raster:
     """Read a photograph as (H, W, 3) uint8 RGB, see `to_rgb`; or a picture of other channels or bits, see `read_exact`.
 
     Args:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from idd_seg.data.augment import LARGEST_SCALE, Augmentation
-from idd_seg.data.pipeline.pixels import MOST_CHANNELS, Bits, Pixels
 from idd_seg.data.pipeline.labels import ColourMap, LabelMap, ToClasses
+from idd_seg.data.pipeline.pixels import MOST_CHANNELS, Bits, Pixels
 from idd_seg.errors import ConfigError
 
 Masks = Literal["indices", "palette", "rgb"]

@@ -111,5 +111,6 @@ def _try(transform: Any, pixels: Pixels) -> None:
         if made != (picture.dtype, picture.shape):
             raise ConfigError(
                 f"{WHERE}: {name} makes {made[0]} of {' x '.join(map(str, made[1]))} of {kind}, which must stay "
-                f"{picture.dtype} of {' x '.join(map(str, picture.shape))}; the run normalises by data.mean and data.std itself"
+                f"{picture.dtype} of {' x '.join(map(str, picture.shape))}; the run normalises by data.mean and "
+                "data.std itself"
             )

@@ -28,7 +28,7 @@ class Pixels:
 
     @property
     def photograph(self) -> bool:
-        """Whether pictures are photographs: whatever a file holds becomes RGB of 8 bits; others are read as they are."""
+        """Whether pictures are photographs, which become RGB of 8 bits whatever their files hold."""
         return self == RGB
 
     @property

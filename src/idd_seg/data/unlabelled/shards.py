@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from idd_seg.data.pipeline.decode import decode_image
-from idd_seg.data.pipeline.picture_file import IMAGE_SUFFIXES
 from idd_seg.data.pipeline.files import is_hidden
 from idd_seg.data.pipeline.fingerprint import Fingerprint
+from idd_seg.data.pipeline.picture_file import IMAGE_SUFFIXES
 from idd_seg.data.pipeline.source import Files, Item
 from idd_seg.data.unlabelled.names import Names
 from idd_seg.data.unlabelled.photographs import Unlabelled, upright_in

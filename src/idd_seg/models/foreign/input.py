@@ -28,7 +28,8 @@ class InputFormat(nn.Module):
         size: (height, width) of all pictures that the network takes; None takes them as they come.
 
     Raises:
-        ConfigError: for numbers that are not as many as channels (three of a network from elsewhere), a deviation or scale that is not positive, or an unknown order.
+        ConfigError: for numbers that are not as many as channels (three of a network from elsewhere), a deviation or
+            scale that is not positive, or an unknown order.
     """
 
     def __init__(
