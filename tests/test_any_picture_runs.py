@@ -11,6 +11,7 @@ import tifffile
 from PIL import Image
 
 import idd_seg
+from tests.any_picture import near_infrared
 from tests.helpers import clean_error, run_here
 
 pytestmark = pytest.mark.slow
@@ -21,21 +22,6 @@ SMALL = (
     *("data.batch_size=2", "data.num_workers=0", "trainer.accelerator=cpu", "trainer.max_steps=2"),
     *("teacher.training.max_steps=1", "trainer.val_check_interval=2", "data.augment.crop=[32,32]", "loss=[ce,kd,idd]"),
 )
-
-
-def near_infrared(root: Path) -> None:
-    """Pictures whose second class is seen in the fourth channel alone."""
-    rng = np.random.default_rng(0)
-    for split, number in (("train", 4), ("val", 2)):
-        for folder in ("images", "masks"):
-            (root / folder / split).mkdir(parents=True)
-        for i in range(number):
-            mask = np.zeros((32, 32), np.uint8)
-            mask[8:24, 4 + 4 * i :] = 1
-            picture = rng.integers(0, 9000, (32, 32, 4)).astype(np.uint16)
-            picture[..., 3] += 40000 * mask.astype(np.uint16)
-            tifffile.imwrite(root / "images" / split / f"{i}.tif", picture, photometric="rgb", compression="lzw")
-            Image.fromarray(mask).save(root / "masks" / split / f"{i}.png")
 
 
 @pytest.fixture(scope="module")

@@ -177,7 +177,7 @@ def place(part: NDArray[Value], window: Window, fill: Sequence[int]) -> NDArray[
 
 def _bordered(part: NDArray[Value], below: int, right: int, fill: Sequence[int]) -> NDArray[Value]:
     if part.ndim == 2 or part.shape[2] <= MOST_OF_OPENCV:
-        return cv2.copyMakeBorder(part, 0, below, 0, right, cv2.BORDER_CONSTANT, value=list(fill))  # type: ignore[return-value]
+        return cv2.copyMakeBorder(part, 0, below, 0, right, cv2.BORDER_CONSTANT, value=list(fill))  # type: ignore[no-any-return]
     height, width, channels = part.shape
     whole = np.empty((height + below, width + right, channels), part.dtype)
     whole[:] = np.asarray(fill, part.dtype)

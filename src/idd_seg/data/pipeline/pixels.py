@@ -34,7 +34,7 @@ class Pixels:
     @property
     def white(self) -> int:
         """The largest value: 255 or 65535."""
-        return 2**self.bits - 1
+        return int(2**self.bits) - 1
 
     @property
     def dtype(self) -> Any:
@@ -70,4 +70,5 @@ def viewable(image: Raster) -> UInt8:
         return np.ascontiguousarray(shown, np.uint8)
     low, high = np.percentile(shown, SHOWN)
     spread = (shown.astype(np.float32) - low) * (255 / max(1.0, high - low))
-    return spread.clip(0, 255).round().astype(np.uint8)
+    found: UInt8 = spread.clip(0, 255).round().astype(np.uint8)
+    return found
