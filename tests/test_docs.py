@@ -17,8 +17,8 @@ from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
 from idd_seg.config.command_line import in_full
 from idd_seg.config.groups import config_dir
-from tests.helpers import TINY, run, run_here
 from tests.any_picture import near_infrared
+from tests.helpers import TINY, run, run_here
 from tests.models.foreign.networks import cirkd, mmseg, save, segformer
 
 TOP = Path(__file__).parents[1]
