@@ -54,7 +54,8 @@ def main(cfg: DictConfig) -> None:
         restore.check_classes(s, data)
         if channels_of(s) != data.pixels.channels:
             raise CheckpointError(
-                f"'{s.path}' sees {channels_of(s)} channels, and the data of '{newest.path}' have {data.pixels.channels}"
+                f"'{s.path}' sees {channels_of(s)} channels, and the data of '{newest.path}' have "
+                f"{data.pixels.channels}"
             )
     portraits = {
         name: comparison.portray(name, network, data, cfg.split, device, cfg.probe_steps, cfg.seed)

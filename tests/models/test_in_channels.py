@@ -6,20 +6,31 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
+import idd_seg
+from idd_seg.checkpoints.data_card import DataCard
+from idd_seg.checkpoints.reader import Saved
+from idd_seg.config.instantiate import make_data
+from idd_seg.config.option_roles import is_as_before
+from idd_seg.config.teacher import load_teacher
 from idd_seg.config.teacher_channels import normalisation, shown_channels
 from idd_seg.config.teacher_file import as_trained
-from idd_seg.errors import ConfigError
+from idd_seg.config.teacher_plan import cache_key, named_checkpoint, teacher_config
+from idd_seg.errors import CheckpointError, ConfigError, DataError
 from idd_seg.models.backbone import Backbone, adapted
 from idd_seg.models.freeze import freeze
 from idd_seg.models.heads.fcn import FCNHead
 from idd_seg.models.mit import FIRST, MixTransformer
 from idd_seg.models.segmenter import Segmenter
 from idd_seg.models.teacher import FrozenTeacher
+from tests.data.layouts import compose
+from tests.shipping import SMALL as SHAPES
+from tests.shipping import save_run
 
 SMALL = {"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]}
 DEEP = {**SMALL, "stem_type": "deep", "stem_width": 8}
@@ -126,3 +137,66 @@ def test_a_teacher_of_all_channels_is_shown_all() -> None:
 def test_channels_that_do_not_fit_are_told(channels: Any, own: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         shown_channels(config(channels), own)
+
+
+PLANES = ("data.channels=4", "data.bits=16", "data.mean=[0.1,0.2,0.3,0.4]", "data.std=[0.5,0.6,0.7,0.8]")
+
+
+def test_a_checkpoint_of_rgb_teaches_students_of_four_channels(tmp_path: Path) -> None:
+    """The network that a name describes has as many channels as the data; the file says how many it has."""
+    path = save_run(tmp_path, "student=small")
+    cfg = compose(*SHAPES, *PLANES, "teacher=medium", "teacher.model=${student}", f"teacher.checkpoint={path}")
+    data = make_data(cfg)
+    with pytest.raises(ConfigError, match="takes 3 channels, and the data have 4"):
+        load_teacher(str(path), cfg, data)
+    cfg.teacher.channels = [0, 1, 2]
+    teacher = load_teacher(str(path), cfg, data)
+    assert (teacher.inputs, teacher.in_channels) == ([0, 1, 2], 3)
+    picture = torch.randint(0, 65536, (1, 4, 32, 32)).to(torch.uint16)
+    found = teacher(data.normalise(picture)).logits
+    alone = idd_seg.load(path, "cpu")
+    card = alone.card
+    unit = picture[:, :3].float() / 65535
+    own = (unit - torch.tensor(card.mean).view(-1, 1, 1)) / torch.tensor(card.std).view(-1, 1, 1)
+    with torch.no_grad():
+        assert torch.allclose(found, alone.network(own).logits, atol=1e-3)
+
+
+def test_a_checkpoint_says_channels_and_bits(tmp_path: Path) -> None:
+    path = save_run(tmp_path, "student=small", *PLANES)
+    model = idd_seg.load(path, "cpu")
+    assert str(model.card.pixels) == "4 channels of 16 bits"
+    assert {key: model.card.as_dict()[key] for key in ("channels", "bits")} == {"channels": 4, "bits": 16}
+    picture = np.random.default_rng(0).integers(0, 65536, (32, 40, 4)).astype(np.uint16)
+    assert model.predict(picture).shape == (32, 40)
+    image = torch.from_numpy(picture.transpose(2, 0, 1).copy())[None]
+    data = make_data(compose(*SHAPES, *PLANES))
+    assert torch.allclose(model.normalise(image), data.normalise(image), atol=1e-6)
+    with pytest.raises(DataError, match="uint16"):
+        model.predict(picture.astype(np.uint8))
+
+
+@pytest.mark.parametrize(("key", "value"), [("channels", 0), ("channels", "4"), ("bits", 12), ("mean", [0.5] * 3)])
+def test_a_checkpoint_with_odd_channels_is_refused(key: str, value: Any) -> None:
+    data = {"name": "x", "class_names": ["a", "b"], "palette": [[0, 0, 0]] * 2, "mean": [0.5] * 4, "std": [0.5] * 4}
+    saved = Saved(Path("x.ckpt"), {}, {"config": {"data": {**data, "channels": 4, "bits": 16, key: value}}}, "")
+    with pytest.raises(CheckpointError, match=f"data.{key} is"):
+        DataCard.of(saved)
+
+
+def test_a_teacher_that_is_trained_by_the_way_sees_all_channels() -> None:
+    cfg = compose(*SHAPES, *PLANES, "teacher.checkpoint=auto", "teacher.channels=[0,1,2]")
+    with pytest.raises(ConfigError, match=r"trains a teacher of all channels; leave teacher.channels out"):
+        named_checkpoint(cfg)
+
+
+def test_new_options_change_no_key_of_before() -> None:
+    """Kept teachers and runs of before are found by their options, without those that are new."""
+    cfg = compose(*SHAPES, "teacher=medium", "teacher.checkpoint=auto")
+    own = teacher_config(cfg)
+    key = cache_key(own)
+    del own.data.channels, own.data.bits, own.student.in_channels
+    assert cache_key(own) == key
+    assert cache_key(teacher_config(compose(*SHAPES, *PLANES, "teacher=medium", "teacher.checkpoint=auto"))) != key
+    assert is_as_before("teacher.channels", None)
+    assert not is_as_before("student.in_channels", 4)
