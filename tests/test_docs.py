@@ -17,6 +17,7 @@ from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
 from idd_seg.config.command_line import in_full
 from idd_seg.config.groups import config_dir
+from tests.any_picture import near_infrared
 from tests.helpers import TINY, run, run_here
 from tests.models.foreign.networks import cirkd, mmseg, save, segformer
 
@@ -80,6 +81,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         picture(own / "images" / split, "RGB", ".jpg")
         picture(own / "masks" / split, "L", ".png")
     picture(own / "photos", "RGB", ".jpg")
+    near_infrared(folder / "my_planes")
+    (folder / "my_planes" / "classes.yaml").write_text("classes: [background, plant]\n")
     (own / "train.txt").write_text("".join(f"images/train/{i}.jpg\tmasks/train/{i}.png\n" for i in range(4)))
     (own / "classes.yaml").write_text(fenced("yaml", "classes:")[0][1])
     for name in ("student", "twin"):

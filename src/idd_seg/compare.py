@@ -14,6 +14,7 @@ def main(cfg: DictConfig) -> None:
     """Compare the runs of `cfg.runs`, and the teacher they were distilled from, on one split."""
     from idd_seg.checkpoints.reader import read_checkpoint
     from idd_seg.config import restore
+    from idd_seg.config.teacher_channels import channels_of
     from idd_seg.errors import CheckpointError, ConfigError
     from idd_seg.evaluation import comparison
     from idd_seg.evaluation.scoring import pick_device
@@ -44,10 +45,18 @@ def main(cfg: DictConfig) -> None:
     if teacher and asked == "auto" and saved["teacher"].sha256 != noted.get("sha256"):
         raise CheckpointError(f"'{teacher}' is no longer the teacher of '{newest.path}'; name it with teacher=PATH")
     data = restore.data_from(newest, cfg.root, num_workers=cfg.num_workers)
+    if teacher and asked == "auto" and channels_of(saved["teacher"]) != data.pixels.channels:
+        print(f"teacher: '{teacher}' sees other channels than the students, and is left out")
+        saved.pop("teacher")
     device = pick_device(cfg.device)
     networks = {name: restore.student_from(s) for name, s in saved.items()}
     for s in saved.values():
         restore.check_classes(s, data)
+        if channels_of(s) != data.pixels.channels:
+            raise CheckpointError(
+                f"'{s.path}' sees {channels_of(s)} channels, and the data of '{newest.path}' have "
+                f"{data.pixels.channels}"
+            )
     portraits = {
         name: comparison.portray(name, network, data, cfg.split, device, cfg.probe_steps, cfg.seed)
         for name, network in networks.items()

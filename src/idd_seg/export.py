@@ -56,7 +56,9 @@ def main(cfg: DictConfig) -> None:
             more["int8"] = export.quantise(data, cfg.calibration.images, cfg.calibration.split)
         if cfg.measure.speed:
             print("measuring images/s ...", flush=True)
-            more["speed"] = speed.measure(export.runners, cfg.measure.size, cfg.measure.repeats)
+            more["speed"] = speed.measure(
+                export.runners, cfg.measure.size, cfg.measure.repeats, export.model.card.pixels
+            )
         report = export.describe(more)
         draft.replace(target)
     describe_run(cfg, Path(cfg.run_dir))

@@ -37,15 +37,16 @@ def main(cfg: DictConfig) -> None:
     refuse_videos(jobs)
     root = root_of(jobs, output, cfg.root)
     chosen = labeller(cfg, pace.whole_limit)
-    folder = LabelFolder(output, chosen.values, chosen.settings, overwrite=cfg.overwrite)
+    pixels = chosen.model.card.pixels
+    folder = LabelFolder(output, chosen.values, chosen.settings, overwrite=cfg.overwrite, pixels=pixels)
     describe_run(cfg, Path(cfg.run_dir))
     show = partial(chosen.model.show_confident, confidence=cfg.confidence, inference=chosen.inference)
-    tally = label_all(jobs, show, folder, pace)
+    tally = label_all(jobs, show, folder, pace, pixels)
     share = 100 * tally.busy / tally.wall if tally.wall else 0.0
     print(f"{tally.done} photographs in {tally.wall:.1f} s; network busy {share:.0f} %")
     listed = folder.finish(jobs, root)
     print(f"masks: {output / MASKS}; confident: {100 * folder.share(jobs):.1f} % of the pixels")
-    if cfg.samples and (sheet := draw_least_certain(jobs, folder, cfg.samples)):
+    if cfg.samples and (sheet := draw_least_certain(jobs, folder, cfg.samples, pixels)):
         print(f"least certain: {sheet}")
     print(f"to train on them: data=folder {chosen.values.options(root, output)} data.images.train={listed.absolute()}")
     if failures := write_failures(tally, output):

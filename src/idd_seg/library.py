@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from idd_seg.checkpoints.data_card import DataCard, Normalise
@@ -19,16 +17,15 @@ from idd_seg.checkpoints.exported_folder import read_saved
 from idd_seg.checkpoints.reader import Saved
 from idd_seg.config import restore
 from idd_seg.data.augment import cut, whole
-from idd_seg.data.pipeline.source import UInt8
-from idd_seg.errors import CheckpointError, ConfigError, DataError
+from idd_seg.data.pipeline.source import Raster, UInt8
+from idd_seg.errors import CheckpointError, ConfigError
 from idd_seg.evaluation.inference import Inference
-from idd_seg.evaluation.picture_input import read_picture, to_rgb
+from idd_seg.evaluation.picture_input import Picture, as_picture
 from idd_seg.evaluation.scoring import pick_device
 from idd_seg.evaluation.sliding_window import class_chunks, confident_chunks
 from idd_seg.models.segmenter import Segmenter
 
 ClassIds: TypeAlias = NDArray[Any]
-Picture: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.uint8] | Tensor"
 
 # Larger pictures than this, in pixels that the network sees, are shown through windows of this size.
 WHOLE_LIMIT = 2**22
@@ -60,7 +57,7 @@ class Model:
     Attributes:
         class_names, palette: K names, and K RGB colours 0 to 255.
         network: the PyTorch module, in evaluation mode on `device`; takes normalised images.
-        normalise: (N, 3, H, W) RGB 0 to 255 -> what `network` takes.
+        normalise: (N, C, H, W) RGB 0 to 255, or of `card.pixels` -> what `network` takes.
     """
 
     def __init__(self, network: Segmenter, saved: Saved, device: torch.device, whole_limit: int = WHOLE_LIMIT) -> None:
@@ -90,7 +87,8 @@ class Model:
 
         Args:
             image: a file's path, a PIL image, an array (H, W, 3) or (H, W) uint8 RGB, or a tensor (3, H, W), uint8 or
-                float 0 to 1; or a list of such, which may differ in size.
+                float 0 to 1; or a list of such, which may differ in size. Of a network of other channels or bits:
+                arrays (H, W, C) and tensors (C, H, W) of these, uint16 where it has 16 bits.
             inference: windows, scales, mirror images; the whole picture at once by default, and windows where it is
                 larger than `whole_limit`.
 
@@ -98,10 +96,10 @@ class Model:
             DataError: for a file that can't be read, or an array of another kind.
         """
         if isinstance(image, list | tuple):
-            return self._predict_list([as_rgb(one) for one in image], inference)
-        return self._predict_list([as_rgb(image)], inference)[0]  # type: ignore[arg-type]
+            return self._predict_list([as_picture(one, self.card.pixels) for one in image], inference)
+        return self._predict_list([as_picture(image, self.card.pixels)], inference)[0]  # type: ignore[arg-type]
 
-    def _predict_list(self, pictures: list[UInt8], inference: Inference | None) -> list[ClassIds]:
+    def _predict_list(self, pictures: list[Raster], inference: Inference | None) -> list[ClassIds]:
         """Predict pictures of equal size together."""
         by_size: dict[tuple[int, ...], list[int]] = {}
         for place, picture in enumerate(pictures):
@@ -113,8 +111,8 @@ class Model:
         return found
 
     @torch.inference_mode()
-    def show(self, pictures: Sequence[UInt8], inference: Inference | None = None) -> ClassIds:
-        """Return the class ids (N, H, W) of N pictures (H, W, 3) of one size, shown together."""
+    def show(self, pictures: Sequence[Raster], inference: Inference | None = None) -> ClassIds:
+        """Return the class ids (N, H, W) of N pictures (H, W, C) of one size, shown together."""
         image, size = self._stacked(pictures)
         ids = np.empty((len(pictures), *size), np.uint8 if len(self.class_names) <= 256 else np.uint16)
         chosen = self.inference_for(image.shape[2], image.shape[3], inference)
@@ -124,9 +122,9 @@ class Model:
 
     @torch.inference_mode()
     def show_confident(
-        self, pictures: Sequence[UInt8], confidence: float, inference: Inference | None = None
+        self, pictures: Sequence[Raster], confidence: float, inference: Inference | None = None
     ) -> list[Confident]:
-        """Return the class ids of N pictures (H, W, 3) of one size where their probability is at least `confidence`.
+        """Return the class ids of N pictures (H, W, C) of one size where their probability is at least `confidence`.
 
         Raises:
             ConfigError: for more than 255 classes: 255 stands for no class.
@@ -146,8 +144,8 @@ class Model:
             for one, total in zip(ids, sums, strict=True)
         ]
 
-    def _stacked(self, pictures: Sequence[UInt8]) -> tuple[Tensor, tuple[int, int]]:
-        """Return pictures of one size as (N, 3, h, w) uint8, as large as the network sees them, and their own size."""
+    def _stacked(self, pictures: Sequence[Raster]) -> tuple[Tensor, tuple[int, int]]:
+        """Return pictures of one size as (N, C, h, w), as large as the network sees them, and their own size."""
         size = (pictures[0].shape[0], pictures[0].shape[1])
         window = whole(*size, self.card.image_scale)
         scaled = [cut(picture, window, cv2.INTER_LINEAR) for picture in pictures]
@@ -186,39 +184,3 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Model:
     if not target.startswith("idd_seg.models."):
         raise CheckpointError(f"'{saved.path}': its student would be '{target}', which is no network of this program")
     return Model(restore.student_from(saved), saved, pick_device(device))
-
-
-def as_rgb(image: Picture) -> UInt8:
-    """Return a picture as (H, W, 3) uint8 RGB.
-
-    Raises:
-        DataError: for a file that can't be read, or an array or tensor of another kind.
-    """
-    if isinstance(image, str | os.PathLike):
-        return read_picture(Path(image))
-    if isinstance(image, Image.Image):
-        return to_rgb(image, "the image")
-    if isinstance(image, Tensor):
-        return _from_tensor(image)
-    if not isinstance(image, np.ndarray):
-        raise DataError(f"a picture is a path, a PIL image, an array or a tensor, got a {type(image).__name__}")
-    if (
-        image.dtype != np.uint8
-        or image.ndim not in (2, 3)
-        or (image.ndim == 3 and image.shape[2] != 3)
-        or not image.size
-    ):
-        raise DataError(f"an array must be (H, W, 3) or (H, W) uint8, got {image.shape} {image.dtype}")
-    return np.ascontiguousarray(image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2))
-
-
-def _from_tensor(image: Tensor) -> UInt8:
-    if image.dim() != 3 or image.shape[0] != 3 or not image.numel():
-        raise DataError(f"a tensor must be (3, H, W), got {tuple(image.shape)}; several pictures are a list")
-    if image.is_floating_point():
-        if not (image.min() >= 0 and image.max() <= 1):
-            raise DataError("a tensor of floating-point numbers must be RGB from 0 to 1, not normalised")
-        image = (image.float() * 255).round().to(torch.uint8)
-    elif image.dtype != torch.uint8:
-        raise DataError(f"a tensor must be uint8, or floating-point from 0 to 1, got {image.dtype}")
-    return np.ascontiguousarray(image.detach().permute(1, 2, 0).cpu().numpy())

@@ -16,6 +16,7 @@ def main(cfg: DictConfig) -> None:
     from idd_seg.config import instantiate
     from idd_seg.config.class_proposal import write_classes
     from idd_seg.data.download.plan import obtain
+    from idd_seg.dataset_check.channel_sums import without_normalisation
     from idd_seg.dataset_check.report import check
     from idd_seg.runs.provenance import describe_run
 
@@ -27,6 +28,7 @@ def main(cfg: DictConfig) -> None:
             f"download={cfg.download}: where a data set comes from goes with data={cfg.data.name}, and is not chosen; "
             "fetch=false leaves it out"
         )
+    without_normalisation(cfg)
     if cfg.classes is not None:
         print(write_classes(cfg))
     data = instantiate.make_data(cfg)

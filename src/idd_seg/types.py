@@ -14,7 +14,8 @@ class Batch:
     """A batch of images with their labels and the place they were cut from.
 
     Attributes:
-        image: (N, 3, H, W); uint8 RGB as the loader gives it, float32 and normalised once on the device.
+        image: (N, C, H, W); uint8 RGB as the loader gives it (of other data other channels, and uint16 of 16 bits),
+            float32 and normalised once on the device.
         label: (N, H, W) int64 class ids; `ignore_index` where a pixel takes no part. Of a picture without labels
             0 on the photograph, which is no class there, and `ignore_index` on the padding.
         box: (N, 4) float32, left, top, right and bottom of the picture as fractions of the original

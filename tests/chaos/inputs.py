@@ -26,7 +26,8 @@ from idd_seg.data.download.unpack import unpack
 from idd_seg.data.folder import Folder
 from idd_seg.data.pipeline.cache import CachedSource
 from idd_seg.data.pipeline.class_list import ClassList, read_class_list
-from idd_seg.data.pipeline.decode import read_image, read_label
+from idd_seg.data.pipeline.decode import read_image
+from idd_seg.data.pipeline.decode_label import read_label
 from idd_seg.data.pipeline.files import Pair, PairSource
 from idd_seg.distillation.teacher_cache import _Records
 from idd_seg.errors import UserError

@@ -15,7 +15,8 @@ from PIL import Image
 
 from idd_seg.checkpoints.reader import read_checkpoint
 from idd_seg.data.pipeline.class_list import read_class_list
-from idd_seg.data.pipeline.decode import read_image, read_label
+from idd_seg.data.pipeline.decode import read_image
+from idd_seg.data.pipeline.decode_label import read_label
 from idd_seg.data.pipeline.files import read_lines, read_list
 from idd_seg.data.pipeline.labels import LabelMap
 from idd_seg.data.pipeline.list_file import read_pairs, words

@@ -18,9 +18,10 @@ import torch
 from PIL import Image
 
 from idd_seg.data.camvid import CamVid
-from idd_seg.data.pipeline import decode
+from idd_seg.data.pipeline import orientation, picture_file
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
-from idd_seg.data.pipeline.decode import read_image, read_label
+from idd_seg.data.pipeline.decode import read_image
+from idd_seg.data.pipeline.decode_label import read_label
 from idd_seg.data.pipeline.files import Pair, PairSource
 from idd_seg.data.shapes import Shapes
 from idd_seg.data.voc import VOC
@@ -132,9 +133,9 @@ def test_grey_labels_of_few_bits_keep_their_values(tmp_path: Path, depth: int) -
 
 
 def test_a_photograph_that_its_tag_turns_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode, "_told", set())
+    monkeypatch.setattr(picture_file, "_told", set())
     tag = Image.Exif()
-    tag[decode.ORIENTATION] = 6
+    tag[orientation.ORIENTATION] = 6
     for name in ("a.jpg", "b.jpg"):
         photograph(0).save(tmp_path / name, exif=tag)
     with pytest.warns(UserWarning, match=r"a\.jpg: its EXIF tag says") as told:

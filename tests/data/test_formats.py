@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from idd_seg.data.pipeline import decode
-from idd_seg.data.pipeline.decode import read_image, read_label
+from idd_seg.data.pipeline import picture_file
+from idd_seg.data.pipeline.decode import read_image
+from idd_seg.data.pipeline.decode_label import read_label
 from idd_seg.data.pipeline.files import Pair, PairSource
 from idd_seg.errors import DataError
-from idd_seg.library import as_rgb
+from idd_seg.evaluation.picture_input import as_picture
 
 PAGE = Path(__file__).parents[2] / "docs" / "formats.md"
 COLUMNS = {"photograph", "mask, indices", "mask, palette", "mask, rgb"}
@@ -35,7 +36,7 @@ def png16(path: Path, array: np.ndarray[Any, Any]) -> None:
     head = struct.pack(">IIBBBBB", array.shape[1], array.shape[0], 16, kind, 0, 0, 0)
     parts = [(b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     path.write_bytes(
-        decode.PNG
+        picture_file.PNG
         + b"".join(struct.pack(">I", len(b)) + k + b + struct.pack(">I", zlib.crc32(k + b)) for k, b in parts)
     )
 
@@ -85,7 +86,7 @@ def rows() -> list[dict[str, str]]:
 
 def outcome(read: Any) -> tuple[str, Any]:
     """Return what a cell of the table says: `yes`, `warned` or `refused`."""
-    decode._told.clear()
+    picture_file._told.clear()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         try:
@@ -105,7 +106,7 @@ def test_a_cell_of_the_table(tmp_path: Path, row: dict[str, str], column: str) -
     if column == "photograph":
         readers = {
             "train, prepare, evaluate": lambda: PairSource([Pair(path, None)])[0].image,
-            "predict, load": lambda: as_rgb(path),
+            "predict, load": lambda: as_picture(path),
             "export": lambda: read_image(path),
         }
         found = {name: outcome(read) for name, read in readers.items()}
@@ -128,7 +129,7 @@ def test_a_cell_of_the_table(tmp_path: Path, row: dict[str, str], column: str) -
 
 def test_the_table_has_all_formats() -> None:
     found = {row["file"] for row in rows()}
-    assert found == {suffix for suffix in decode.IMAGE_SUFFIXES if suffix not in (".jpeg", ".tiff")}
+    assert found == {suffix for suffix in picture_file.IMAGE_SUFFIXES if suffix not in (".jpeg", ".tiff")}
     assert set(rows()[0]) == {"file", "pixels", "bits", *COLUMNS}
 
 

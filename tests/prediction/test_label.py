@@ -16,7 +16,8 @@ import idd_seg
 from idd_seg.config.instantiate import make_data
 from idd_seg.data.folder import Folder
 from idd_seg.data.pipeline.class_list import read_class_list
-from idd_seg.data.pipeline.decode import read_image, read_label
+from idd_seg.data.pipeline.decode import read_image
+from idd_seg.data.pipeline.decode_label import read_label
 from idd_seg.errors import ConfigError
 from idd_seg.evaluation.inference import Inference
 from idd_seg.library import NO_CLASS

@@ -30,6 +30,8 @@ def run(cfg: DictConfig, device: torch.device) -> list[Row]:
     Raises:
         UserError: for a refused option, or a network that can't be built.
     """
+    if cfg.data.channels != 3:
+        raise ConfigError(f"suite=model measures networks of 3 channels, and data.channels is {cfg.data.channels}")
     size, batch, ways = picture_size(cfg), _whole("batch", cfg.batch), _ways(cfg)
     _whole("repeats", cfg.repeats)
     cases = cases_of(cfg)

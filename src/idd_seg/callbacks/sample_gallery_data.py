@@ -16,6 +16,7 @@ from torch import Tensor
 
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.data.pipeline.dataset import collate
+from idd_seg.data.pipeline.pixels import viewable
 from idd_seg.data.pipeline.source import UInt8
 from idd_seg.distillation.module import Distiller
 from idd_seg.errors import printable
@@ -116,7 +117,7 @@ def _samples(
         exhibits.append(
             GallerySample(
                 sample.name,
-                np.asarray(Image.fromarray(sample.image.permute(1, 2, 0).numpy()).resize((size[1], size[0]))),
+                np.asarray(Image.fromarray(viewable(sample.image.permute(1, 2, 0).numpy())).resize((size[1], size[0]))),
                 np.where((label >= 0) & (label < data.num_classes), label, IGNORED).astype(np.uint8),
                 _classes(student, size),
                 None if teacher is None else _classes(teacher, size),

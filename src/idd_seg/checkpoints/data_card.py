@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from idd_seg.checkpoints.reader import Saved
+from idd_seg.data.pipeline.pixels import MOST_CHANNELS, RGB, Bits, Pixels
 from idd_seg.errors import CheckpointError
 
 
@@ -21,9 +22,10 @@ class DataCard:
 
     Attributes:
         class_names, palette: K names, and K RGB colours 0 to 255.
-        mean, std: of the normalised pictures, in RGB, relative to 0 to 1.
+        mean, std: of the normalised pictures, for each channel (R, G, B), relative to 0 to 1.
         image_scale: size of the picture that the network sees, relative to the file.
         ignore_index: label value that takes no part.
+        pixels: channels and bits of the pictures.
     """
 
     name: str
@@ -33,6 +35,7 @@ class DataCard:
     std: list[float]
     image_scale: float
     ignore_index: int
+    pixels: Pixels = RGB
 
     @classmethod
     def of(cls, saved: Saved) -> DataCard:
@@ -48,7 +51,12 @@ class DataCard:
         palette = _rows(node.get("palette"), len(names))
         if palette is None or not all(isinstance(v, int) and 0 <= v <= 255 for colour in palette for v in colour):
             raise _refused(path, "palette", node.get("palette"))
-        mean, std = (_numbers(node.get(key)) for key in ("mean", "std"))
+        channels, bits = node.get("channels", RGB.channels), node.get("bits", RGB.bits)
+        if type(channels) is not int or not 1 <= channels <= MOST_CHANNELS:
+            raise _refused(path, "channels", channels)
+        if type(bits) is not int or bits not in get_args(Bits):
+            raise _refused(path, "bits", bits)
+        mean, std = (_numbers(node.get(key), channels) for key in ("mean", "std"))
         if mean is None:
             raise _refused(path, "mean", node.get("mean"))
         if std is None or min(std) <= 0:
@@ -60,7 +68,8 @@ class DataCard:
         if not isinstance(ignore, int):
             raise _refused(path, "ignore_index", ignore)
         colours = [(int(r), int(g), int(b)) for r, g, b in palette]
-        return cls(str(node.get("name")), [str(n) for n in names], colours, mean, std, float(scale), ignore)
+        pixels = Pixels(channels, bits)
+        return cls(str(node.get("name")), [str(n) for n in names], colours, mean, std, float(scale), ignore, pixels)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, as a data set's configuration has them."""
@@ -69,6 +78,8 @@ class DataCard:
             "num_classes": len(self.class_names),
             "class_names": self.class_names,
             "palette": [list(colour) for colour in self.palette],
+            "channels": self.pixels.channels,
+            "bits": self.pixels.bits,
             "mean": self.mean,
             "std": self.std,
             "image_scale": self.image_scale,
@@ -77,15 +88,18 @@ class DataCard:
 
 
 class Normalise(nn.Module):
-    """RGB 0 to 255, (N, 3, H, W) of any type -> float32 of mean 0 and deviation 1, as the data modules compute it."""
+    """(N, C, H, W) of any type, RGB 0 to 255 or as the card says -> float32 of mean 0 and deviation 1.
+
+    As the data modules compute it.
+    """
 
     def __init__(self, card: DataCard) -> None:
         super().__init__()
         mean, std = torch.tensor(card.mean), torch.tensor(card.std)
         self.scale: Tensor
         self.shift: Tensor
-        self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1))
-        self.register_buffer("shift", (mean / std).view(1, 3, 1, 1))
+        self.register_buffer("scale", (1 / (card.pixels.white * std)).view(1, -1, 1, 1))
+        self.register_buffer("shift", (mean / std).view(1, -1, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
         # Pictures lie with their colours side by side; the layers want planes.
@@ -96,8 +110,8 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _numbers(value: Any) -> list[float] | None:
-    if not isinstance(value, Sequence) or len(value) != 3 or not all(_is_number(v) for v in value):
+def _numbers(value: Any, number: int) -> list[float] | None:
+    if not isinstance(value, Sequence) or len(value) != number or not all(_is_number(v) for v in value):
         return None
     return [float(v) for v in value]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from idd_seg.checkpoints.reader import STUDENT, Saved, read_checkpoint
 from idd_seg.errors import CheckpointError
@@ -19,7 +19,11 @@ from idd_seg.models.pretrained.weights import check_weight_path, file_hash, read
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FOLDER_FORMAT = 1
 MOST_BYTES = 2**20  # of a configuration; ADE20K's is 20 kB
-PROBE = (1, 3, 64, 64)  # of the picture that shows which layers follow each other
+
+
+def probe(network: nn.Module) -> Tensor:
+    """Return a picture that shows which layers of a network follow each other."""
+    return torch.zeros(1, getattr(network, "in_channels", 3), 64, 64)
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class SavedFolder(Saved):
         Raises:
             CheckpointError: that names the first differences, if the network is another one.
         """
-        fold_batch_norms(network.eval(), torch.zeros(PROBE))
+        fold_batch_norms(network.eval(), probe(network))
         super().load_into(network, what)
 
 

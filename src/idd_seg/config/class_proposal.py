@@ -42,7 +42,7 @@ def _masks(cfg: DictConfig) -> list[Path]:
     """Return the masks of the training split, which are found without knowing their classes."""
     patterns = {key: OmegaConf.to_container(cfg.data[key], resolve=True) for key in ("images", "labels")}
     unknown = {"name": "folder", "num_classes": 2, "class_names": ["0", "1"], "palette": [[0, 0, 0], [1, 1, 1]]}
-    normalised = {"mean": list(cfg.data.mean), "std": list(cfg.data.std)}
+    normalised = {"mean": list(cfg.data.mean), "std": list(cfg.data.std), "channels": cfg.data.channels}
     suffixes = {key: cfg.data[key] for key in ("label_suffix", "image_suffix")}
     data = Folder(root=str(cfg.data.root), **patterns, **suffixes, **unknown, **normalised)  # type: ignore[arg-type]
     return [pair.label for pair in data.make_source("train").pairs if pair.label is not None]

@@ -40,7 +40,7 @@ MAY_CHANGE = (
 NEW = {
     **{"loss.idd.level": "classes", "loss.idd.side": "both", "loss.idd.lift": False},
     **{"teacher.every_n_steps": 1, "teacher.scale": 1.0, "init_from": None, "freeze": None},
-    "epochs": None,
+    **{"epochs": None, "student.in_channels": 3, "teacher.model.in_channels": 3, "teacher.channels": None},
     **{
         "loss.ce.class_weights": None,
         "loss.ce.label_smoothing": 0.0,

@@ -28,6 +28,7 @@ from idd_seg.config.teacher_plan import (
 )
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.data.pipeline.fingerprint import Fingerprint
+from idd_seg.data.pipeline.heads import look_at_pixels
 from idd_seg.data.pipeline.label_check import in_both, sample
 from idd_seg.data.unlabelled.checks import look_at_unlabelled
 from idd_seg.distillation.label_use import check_label_use
@@ -99,6 +100,7 @@ def preflight(cfg: DictConfig, files_of: FilesOf) -> Checked:
     if data.batch_size < 2:
         raise ConfigError("data.batch_size=1: the heads' BatchNorm over pooled maps needs at least 2 images")
     _find_files(data)
+    look_at_pixels(data)
     _look_at_labels(data)
     bind_classes(terms, data)
     student = _dry_student(cfg)
@@ -193,7 +195,7 @@ def _look_at_normalisation(cfg: DictConfig) -> None:
     """Tell who starts from ImageNet weights that were trained on pictures of another mean and deviation."""
     name, student = cfg.student.backbone, cfg.student
     given = student.get("weights") or student.get("pretrained")
-    if not isinstance(name, str) or not given or cfg.get("init_from"):
+    if not isinstance(name, str) or not given or cfg.get("init_from") or cfg.data.channels != 3:
         return
     wanted = normalisation_of(name)
     if wanted is not None and wanted != (tuple(cfg.data.mean), tuple(cfg.data.std)):

@@ -11,6 +11,7 @@ from torch import nn
 from idd_seg.checkpoints.reader import read_checkpoint
 from idd_seg.config.instantiate import make, plain
 from idd_seg.config.restore import BARE, check_classes, refuse_foreign
+from idd_seg.config.teacher_channels import RGB, channels_of, normalisation, shown_channels
 from idd_seg.config.teacher_file import as_trained, named, scale_of
 from idd_seg.config.teacher_plan import is_foreign
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
@@ -41,28 +42,34 @@ def load_teacher(
     if class_map is None:
         check_classes(saved, data)
     changes = {**BARE, "num_classes": len(names)} if class_map else BARE
+    own_channels = channels_of(saved)
+    shown = shown_channels(cfg, own_channels)
+    if own_channels != cfg.teacher.model.get("in_channels", RGB):
+        changes = {**changes, "in_channels": own_channels}
     network: nn.Module = make(OmegaConf.create({**plain(cfg.teacher.model), **changes}), "teacher.model")
     try:
         saved.load_into(network, "teacher")
     except CheckpointError as error:
         raise named(error, saved, cfg) from error
-    network = as_trained(network, saved, cfg.data.mean, cfg.data.std)
+    seen = normalisation(cfg, shown)
+    network = as_trained(network, saved, seen["data_mean"], seen["data_std"])
     if class_map is not None:
         network = Mapped(network, class_map, data.class_names, names)
     source = {"path": str(saved.path.resolve()), "sha256": saved.sha256}
     own = scale_of(saved, cfg.data.image_scale)
     if aloud and own != 1:
         data.say(f"the teacher was trained on pictures of {own:g} times the size, and sees them so")
-    return FrozenTeacher(network, source, cfg.teacher.get("scale", 1.0) * own)
+    return FrozenTeacher(network, source, cfg.teacher.get("scale", 1.0) * own, shown, own_channels)
 
 
 def _foreign_teacher(checkpoint: str, cfg: DictConfig, data: SegmentationDataModule, *, aloud: bool) -> FrozenTeacher:
-    opened = open_foreign(checkpoint, cfg, {"data_mean": plain(cfg.data.mean), "data_std": plain(cfg.data.std)})
+    shown = shown_channels(cfg, RGB)
+    opened = open_foreign(checkpoint, cfg, normalisation(cfg, shown))
     named = {key: plain(cfg.teacher.get(key)) for key in ("class_map", "class_names")}
     network = in_classes_of(opened, named, data.name, data.class_names)
     if aloud:
         say(opened)
-    return FrozenTeacher(network, opened.source, cfg.teacher.get("scale", 1.0))
+    return FrozenTeacher(network, opened.source, cfg.teacher.get("scale", 1.0), shown)
 
 
 def open_foreign(checkpoint: str, cfg: DictConfig, seen: Mapping[str, Any]) -> Opened:

@@ -46,6 +46,8 @@ def named_checkpoint(cfg: DictConfig) -> str | None:
         raise ConfigError(
             "teacher.checkpoint=auto trains a teacher of the data's own classes; leave teacher.class_map out"
         )
+    if checkpoint == AUTO and cfg.teacher.get("channels") is not None:
+        raise ConfigError("teacher.checkpoint=auto trains a teacher of all channels; leave teacher.channels out")
     if checkpoint is None:
         name, data = cfg.teacher.name, cfg.data.name
         raise ConfigError(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -11,11 +12,14 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from idd_seg.data.pipeline.jitter import ColourJitter
-from idd_seg.data.pipeline.photometric import compose
-from idd_seg.data.pipeline.source import UInt8
+from idd_seg.data.pipeline.photometric import compose, from_unit, to_unit
+from idd_seg.data.pipeline.pixels import Pixels
+from idd_seg.data.pipeline.source import Raster
 from idd_seg.errors import ConfigError
 
 TRIES = 10
+MOST_OF_OPENCV = 4  # channels of a colour to fill with
+Value = TypeVar("Value", bound=np.generic)
 LARGEST_SCALE = 16  # of pictures: larger ones only take memory
 
 
@@ -82,8 +86,32 @@ class Augmentation:
         self.cat_max_ratio = float(cat_max_ratio)
         self.crop = None if crop is None else (int(crop[0]), int(crop[1]))
         self.scale, self.flip = (float(scale[0]), float(scale[1])), float(flip)
+        self.transforms, self.on_device = list(photometric or ()), on_device
         self.jitter = ColourJitter.like(photometric) if on_device else None
         self.photometric = compose(photometric) if photometric and not on_device else None
+
+    def for_pixels(self, pixels: Pixels) -> tuple[Augmentation, str | None]:
+        """Return the same augmentation of pictures that are no photographs.
+
+        Colour jitter of other than three channels is done on the device: it changes brightness and contrast of all
+        channels alike. Other transforms see 16 bits as numbers from 0 to 1.
+
+        Returns:
+            The augmentation, and in words what is left out of it.
+
+        Raises:
+            ConfigError: for a photometric transform that such pictures can't have.
+        """
+        changed = copy.copy(self)
+        if pixels.channels == 3 or not (self.on_device or _is_jitter(self.transforms)):
+            changed.photometric = compose(self.transforms, pixels) if self.photometric is not None else None
+            return changed, None
+        jitter = ColourJitter.like(self.transforms)
+        if jitter is None:
+            return changed, None
+        changed.photometric, changed.jitter = None, jitter._replace(saturation=(1.0, 1.0), hue=(0.0, 0.0))
+        left_out = "" if jitter == changed.jitter else "; saturation and hue are of RGB, and are left out"
+        return changed, f"data.channels={pixels.channels}: colour jitter is brightness and contrast{left_out}"
 
     @property
     def random(self) -> bool:
@@ -112,27 +140,46 @@ class Augmentation:
                 break
         return window
 
-    def recolour(self, image: UInt8, seed: int) -> UInt8:
+    def recolour(self, image: Raster, seed: int) -> Raster:
         """Apply the photometric transforms; the result depends on image and seed alone."""
         if self.photometric is None:
             return image
         self.photometric.set_random_seed(seed)
-        return self.photometric(image=image)["image"]  # type: ignore[no-any-return]
+        if image.dtype == np.uint8:
+            return self.photometric(image=image)["image"]  # type: ignore[no-any-return]
+        return from_unit(self.photometric(image=to_unit(image))["image"])
 
 
-def cut(picture: UInt8, window: Window, interpolation: int) -> UInt8:
-    """Return the part of a picture (H, W) or (H, W, 3) that lies in the window, scaled."""
+def _is_jitter(transforms: Sequence[Any]) -> bool:
+    return [type(transform).__name__ for transform in transforms] == ["ColorJitter"]
+
+
+def cut(picture: NDArray[Value], window: Window, interpolation: int) -> NDArray[Value]:
+    """Return the part of a picture (H, W) or (H, W, C) that lies in the window, scaled."""
     part: NDArray[Any] = picture[window.top : window.top + window.height, window.left : window.left + window.width]
     height = max(1, round(part.shape[0] * window.out_height / window.height))
     width = max(1, round(part.shape[1] * window.out_width / window.width))
     if part.shape[:2] != (height, width):
-        part = cv2.resize(part, (width, height), interpolation=interpolation)
+        # OpenCV drops the axis of a single channel.
+        part = cv2.resize(part, (width, height), interpolation=interpolation).reshape(height, width, *part.shape[2:])
     return part
 
 
-def place(part: UInt8, window: Window, fill: Sequence[int]) -> UInt8:
+def place(part: NDArray[Value], window: Window, fill: Sequence[int]) -> NDArray[Value]:
     """Fill up to the window's size what lies beyond the photograph (a value a channel), and mirror."""
     below, right = window.out_height - part.shape[0], window.out_width - part.shape[1]
+    channels = part.shape[2:]
     if below > 0 or right > 0:
-        part = cv2.copyMakeBorder(part, 0, max(0, below), 0, max(0, right), cv2.BORDER_CONSTANT, value=list(fill))
-    return cv2.flip(part, 1) if window.flip else np.ascontiguousarray(part)
+        part = _bordered(part, max(0, below), max(0, right), fill)
+    shown: NDArray[Any] = cv2.flip(part, 1) if window.flip else np.ascontiguousarray(part)
+    return shown.reshape(*shown.shape[:2], *channels)
+
+
+def _bordered(part: NDArray[Value], below: int, right: int, fill: Sequence[int]) -> NDArray[Value]:
+    if part.ndim == 2 or part.shape[2] <= MOST_OF_OPENCV:
+        return cv2.copyMakeBorder(part, 0, below, 0, right, cv2.BORDER_CONSTANT, value=list(fill))  # type: ignore[no-any-return]
+    height, width, channels = part.shape
+    whole = np.empty((height + below, width + right, channels), part.dtype)
+    whole[:] = np.asarray(fill, part.dtype)
+    whole[:height, :width] = part
+    return whole

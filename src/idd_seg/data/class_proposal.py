@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from idd_seg.data.pipeline.decode import read_label
+from idd_seg.data.pipeline.decode_label import read_label
 from idd_seg.errors import DataError
 from idd_seg.ops.colours import distinct_colours
 

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 
 from idd_seg.data.folder_layout import with_layout
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
-from idd_seg.data.pipeline.decode import IMAGE_SUFFIXES
 from idd_seg.data.pipeline.files import Pair, PairSource, find_file, require_files, require_folder, walk
 from idd_seg.data.pipeline.list_file import LIST_SUFFIXES, read_pairs
 from idd_seg.data.pipeline.pairing import AUTO, Suffixes, fixed, matches, pair
+from idd_seg.data.pipeline.picture_file import IMAGE_SUFFIXES
 from idd_seg.data.pipeline.split import held_out
 from idd_seg.errors import ConfigError, DataError, MissingDataError
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.data.pipeline.pixels import viewable
 from idd_seg.errors import DataError
 from idd_seg.plotting.contact_sheet import Classes, Shown, draw
 
@@ -22,7 +23,7 @@ def contact_sheet(data: SegmentationDataModule, split: str, count: int, seed: in
             classes = None if label is None else dataset.labels(label, name)
         except DataError:
             continue  # the scan has named it
-        samples.append(Shown(image, classes, name.rsplit("/", 1)[-1]))
+        samples.append(Shown(viewable(image), classes, name.rsplit("/", 1)[-1]))
     return draw(samples, classes_of(data)) if samples else None
 
 

@@ -91,6 +91,8 @@ def print_report(data: SegmentationDataModule, reports: Mapping[str, SplitReport
         sizes = [f"{width} x {height} ({n})" for (height, width), n in report.sizes.most_common(3)]
         more = f" and {len(report.sizes) - 3} more" if len(report.sizes) > 3 else ""
         console.print(f"{split}: sizes {', '.join(sizes) or '-'}{more}")
+        if report.channels is not None and split == "train":  # what is judged is normalised alike
+            console.print(f"{split}: {report.channels.options()}", soft_wrap=True, highlight=False, markup=False)
         for problem in report.problems[:SHOWN]:
             console.print(f"  [red]bad:[/red] {escape(problem)}", soft_wrap=True, highlight=False)
         if len(report.problems) > SHOWN:

@@ -18,6 +18,8 @@ from rich.progress import track
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.data.pipeline.dataset import SegmentationDataset
 from idd_seg.data.pipeline.label_check import LabelCounts, findings
+from idd_seg.data.pipeline.pixels import Pixels
+from idd_seg.dataset_check.channel_sums import ChannelSums
 from idd_seg.errors import DataError, printable
 
 CHUNK = 32  # items that a process takes at a time
@@ -34,6 +36,7 @@ class SplitReport:
         problems: what is wrong, a line each.
         warnings: what should be known, a line each.
         counts: pixels by value; None where nothing was read.
+        channels: sums of the pictures' values; None of photographs.
     """
 
     length: int
@@ -43,6 +46,7 @@ class SplitReport:
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     counts: LabelCounts | None = None
+    channels: ChannelSums | None = None
 
     def add(self, other: SplitReport) -> None:
         """Add what was found in another part of the split."""
@@ -50,6 +54,8 @@ class SplitReport:
         self.images += other.images
         self.sizes.update(other.sizes)
         self.problems += other.problems
+        if other.channels is not None:
+            self.channels = other.channels if self.channels is None else self.channels + other.channels
         if self.counts is None or other.counts is None:
             self.counts = self.counts or other.counts
         else:
@@ -65,6 +71,7 @@ class SplitReport:
             "sizes": {f"{width} x {height}": n for (height, width), n in self.sizes.most_common()},
             "pixels": dict(zip(names, self.pixels.tolist(), strict=True)),
             "images": dict(zip(names, self.images.tolist(), strict=True)),
+            **({} if self.channels is None else {"mean": self.channels.mean, "std": self.channels.std}),
             "problems": self.problems,
             "warnings": self.warnings,
         }
@@ -103,7 +110,7 @@ def _zeros(data: SegmentationDataModule) -> tuple[NDArray[np.int64], NDArray[np.
 def _parts(
     dataset: SegmentationDataset, data: SegmentationDataModule, chunks: Sequence[range], workers: int
 ) -> Iterator[SplitReport]:
-    job = (dataset, data.num_classes, data.ignore_index)
+    job = (dataset, data.num_classes, data.ignore_index, data.pixels)
     if min(workers, len(chunks)) <= 1:
         yield from (_scan_chunk(*job, chunk) for chunk in chunks)
         return
@@ -113,7 +120,7 @@ def _parts(
         yield from pool.map(_scan_own, chunks)
 
 
-_job: tuple[SegmentationDataset, int, int]
+_job: tuple[SegmentationDataset, int, int, Pixels]
 
 
 def _set_job(*job: Any) -> None:
@@ -126,7 +133,9 @@ def _scan_own(chunk: range) -> SplitReport:
     return _scan_chunk(*_job, chunk)
 
 
-def _scan_chunk(dataset: SegmentationDataset, num_classes: int, ignore_index: int, chunk: range) -> SplitReport:
+def _scan_chunk(
+    dataset: SegmentationDataset, num_classes: int, ignore_index: int, pixels: Pixels, chunk: range
+) -> SplitReport:
     report = SplitReport(len(chunk), np.zeros(num_classes + 1, np.int64), np.zeros(num_classes + 1, np.int64))
     report.counts = LabelCounts(report.pixels)
     for index in chunk:
@@ -141,4 +150,7 @@ def _scan_chunk(dataset: SegmentationDataset, num_classes: int, ignore_index: in
             report.problems.append(printable(str(error)))
             continue
         report.sizes[image.shape[:2]] += 1
+        if not pixels.photograph:
+            sums = ChannelSums.of(image, pixels)
+            report.channels = sums if report.channels is None else report.channels + sums
     return report

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.data.pipeline.pixels import viewable
 from idd_seg.data.pipeline.source import UInt8
 from idd_seg.evaluation.probes import (
     TARGETS,
@@ -152,7 +153,7 @@ def sample_columns(
     columns = []
     for index in torch.linspace(0, len(dataset) - 1, count).long().tolist():
         sample, batch = data.one(split, index, device)
-        column = [sample.image.permute(1, 2, 0).numpy(), colourise(sample.label.numpy(), data.palette)]
+        column = [viewable(sample.image.permute(1, 2, 0).numpy()), colourise(sample.label.numpy(), data.palette)]
         for network in networks.values():
             predicted = predict([whole_view(network(batch.image).logits, sample.label.shape)], sample.label.shape)
             column.append(colourise(predicted[0].cpu().numpy(), data.palette))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from idd_seg.checkpoints.data_card import DataCard
+from idd_seg.data.pipeline.pixels import Pixels
 
 ONNX_EXAMPLE = """```py
 import numpy as np, onnxruntime
@@ -22,6 +23,15 @@ library_name: idd-seg
 pipeline_tag: image-segmentation
 tags: [semantic-segmentation, knowledge-distillation]
 ---"""
+ONNX_PLANES = """```py
+import numpy as np, onnxruntime, tifffile
+
+session = onnxruntime.InferenceSession("model.onnx")
+picture = tifffile.imread("picture.tif")  # (H, W, {channels}) {dtype}
+image = picture.reshape(*picture.shape[:2], {channels}).transpose(2, 0, 1)[None]  # (1, {channels}, H, W)
+logits = session.run(["logits"], {{"image": image}})[0]  # (1, K, H, W) float32
+mask = logits.argmax(1)[0]
+```"""
 OWN_EXAMPLE = """```py
 import idd_seg
 
@@ -44,8 +54,8 @@ def model_card(
         "## Files",
         _files(report["files"]),
         "## Use",
-        *([OWN_EXAMPLE] if "model.safetensors" in report["files"] else []),
-        *([ONNX_EXAMPLE] if "model.onnx" in report["files"] else []),
+        *([_own_example(card.pixels)] if "model.safetensors" in report["files"] else []),
+        *([_onnx_example(card.pixels)] if "model.onnx" in report["files"] else []),
         "## Input",
         _input(card),
         "## Classes",
@@ -66,12 +76,24 @@ def _files(files: Mapping[str, Mapping[str, Any]]) -> str:
     return table(["file", "MB", "largest difference from PyTorch, of the largest logit"], rows)
 
 
+def _own_example(pixels: Pixels) -> str:
+    return OWN_EXAMPLE if pixels.photograph else OWN_EXAMPLE.replace("photo.jpg", "picture.tif")
+
+
+def _onnx_example(pixels: Pixels) -> str:
+    return ONNX_EXAMPLE if pixels.photograph else ONNX_PLANES.format(channels=pixels.channels, dtype=pixels.dtype)
+
+
 def _input(card: DataCard) -> str:
+    pixels = card.pixels
+    kind = "RGB pictures" if pixels.photograph else f"pictures of {pixels}"
+    order = "R, G, B" if pixels.photograph else "of each channel, in the order of the files"
     lines = [
-        "ONNX and `torch.export` files take RGB pictures as they are, `image` (N, 3, H, W) uint8 0 to 255, of any "
-        "number and size, and give `logits` (N, K, H, W) float32 at the picture's size. Inside, in this order:",
+        f"ONNX and `torch.export` files take {kind} as they are, `image` (N, {pixels.channels}, H, W) {pixels.dtype} "
+        f"0 to {pixels.white}, of any number and size, and give `logits` (N, K, H, W) float32 at the picture's size. "
+        "Inside, in this order:",
         *([f"- scaled to {card.image_scale:g} of the size, bilinear"] if card.image_scale != 1 else []),
-        f"- `(value / 255 - mean) / std`, mean {card.mean}, std {card.std} (R, G, B)",
+        f"- `(value / {pixels.white} - mean) / std`, mean {card.mean}, std {card.std} ({order})",
         "- the network, and its logits enlarged bilinearly (half-pixel centres)",
     ]
     return "\n".join([lines[0], "", *lines[1:]])

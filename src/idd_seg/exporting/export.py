@@ -117,7 +117,7 @@ class Export:
     def _onnx(self, name: str, tolerance: float, half: bool = False, winograd: bool = False) -> None:
         with _timed(name):
             graph = Deployed(of_any_size(self.folded), self.model.card, half)
-            onnx_file.write_onnx(graph, self.draft / name, self._metadata(), winograd)
+            onnx_file.write_onnx(graph, self.draft / name, self._metadata(), winograd, self.model.card.pixels)
             self.runners[name] = onnx_file.Session(self.draft / name)
             self._note(self.draft / name, name, tolerance)
 
@@ -125,6 +125,8 @@ class Export:
         return {
             "class_names": "\n".join(self.model.class_names),
             "palette": "\n".join("{:d},{:d},{:d}".format(*colour) for colour in self.model.palette),
+            "channels": str(self.model.card.pixels.channels),
+            "bits": str(self.model.card.pixels.bits),
             "sha256": self.model.saved.sha256,
         }
 
@@ -132,7 +134,7 @@ class Export:
         # Traced with a graph for any size, as PyTorch's own pooling would be written for one.
         graph: nn.Module = Deployed(of_any_size(self.folded), self.model.card).eval()
         shapes = (onnx_file.any_shape(),)
-        program = torch.export.export(graph, (onnx_file.example(),), dynamic_shapes=shapes)
+        program = torch.export.export(graph, (onnx_file.example(self.model.card.pixels),), dynamic_shapes=shapes)
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)  # lines of code, with paths of this machine
         torch.export.save(program, self.draft / PROGRAM)
@@ -141,7 +143,7 @@ class Export:
 
     def _note(self, path: Path, runner: str, tolerance: float) -> None:
         """Compare a file with the network as it was trained, and refuse it if they differ."""
-        found = parity.compare(self.original, self.runners[runner])
+        found = parity.compare(self.original, self.runners[runner], self.model.card.pixels)
         parity.refuse_difference(path.name, found, tolerance)
         self.files[path.name] = {"bytes": path.stat().st_size, "parity": found.as_dict(tolerance)}
 
@@ -151,7 +153,7 @@ class Export:
             pictures = int8.calibration_pictures(data, images)
             int8.quantise(self.draft / ONNX, self.draft / ONNX_INT8, pictures)
         self.runners[ONNX_INT8] = onnx_file.Session(self.draft / ONNX_INT8)
-        found = parity.compare(self.original, self.runners[ONNX_INT8])
+        found = parity.compare(self.original, self.runners[ONNX_INT8], self.model.card.pixels)
         self.files[ONNX_INT8] = {"bytes": (self.draft / ONNX_INT8).stat().st_size, "same_class": found.same_class}
         before, after = (int8.judge(self.runners[n], data, split, f"{n}, {split}") for n in (ONNX, ONNX_INT8))
         return {

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idd_seg.checkpoints.data_card import DataCard, Normalise
-from idd_seg.checkpoints.exported_folder import PROBE
+from idd_seg.checkpoints.exported_folder import probe
 from idd_seg.models.acceleration.fold_batch_norm import fold_batch_norms
 from idd_seg.models.segmenter import Segmenter
 
@@ -31,7 +31,7 @@ class Deployed(nn.Module):
         self.scale = Fraction(card.image_scale).limit_denominator(1000)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W) RGB 0 to 255, uint8 or float -> (N, K, H, W) float32 logits."""
+        """(N, C, H, W), RGB 0 to 255 or as the card says, whole numbers or float -> (N, K, H, W) float32 logits."""
         height, width = image.shape[-2:]
         picture = image.float()
         if self.scale != 1:
@@ -76,7 +76,7 @@ def deployable(network: Segmenter) -> Segmenter:
     """Return a copy without auxiliary head whose BatchNorms are folded away."""
     folded = copy.deepcopy(network).eval()
     folded.auxiliary = None
-    fold_batch_norms(folded, torch.zeros(PROBE))
+    fold_batch_norms(folded, probe(folded))
     return folded.requires_grad_(False)
 
 

@@ -68,7 +68,7 @@ def check(data: SegmentationDataModule, number: Any, split: str) -> None:
 
 
 def calibration_pictures(data: SegmentationDataModule, number: int, seed: int = 0) -> Iterator[Tensor]:
-    """Yield (1, 3, H, W) uint8 pictures of the training split, drawn at random, without augmentation."""
+    """Yield pictures (1, C, H, W) of the training split, drawn at random, without augmentation."""
     source = data.dataset("train").source
     chosen = np.random.default_rng(seed).permutation(len(source))[:number]
     return (_tensor(source[int(i)].image) for i in track(chosen, description="calibrate"))

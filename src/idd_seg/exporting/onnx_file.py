@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from idd_seg.data.pipeline.pixels import RGB, Pixels
 from idd_seg.errors import UserError
 from idd_seg.exporting.winograd import by_winograd
 from idd_seg.ops.quiet import quiet
@@ -31,9 +32,9 @@ def require_onnx() -> None:
         )
 
 
-def example() -> Tensor:
+def example(pixels: Pixels = RGB) -> Tensor:
     """Return pictures to write a graph by; no side is special."""
-    return torch.zeros(2, 3, 96, 112, dtype=torch.uint8)
+    return torch.zeros(2, pixels.channels, 96, 112, dtype=getattr(torch, str(pixels.dtype)))
 
 
 def any_shape() -> dict[int, Any]:
@@ -41,8 +42,10 @@ def any_shape() -> dict[int, Any]:
     return dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
 
 
-def write_onnx(graph: nn.Module, path: Path, metadata: dict[str, str], winograd: bool = False) -> None:
-    """Write `graph`, from `image` (N, 3, H, W) uint8 RGB to `logits` (N, K, H, W) float32, as one file.
+def write_onnx(
+    graph: nn.Module, path: Path, metadata: dict[str, str], winograd: bool = False, pixels: Pixels = RGB
+) -> None:
+    """Write `graph`, from `image` (N, C, H, W) of `pixels` to `logits` (N, K, H, W) float32, as one file.
 
     Args:
         metadata: names and values that the file carries.
@@ -52,7 +55,7 @@ def write_onnx(graph: nn.Module, path: Path, metadata: dict[str, str], winograd:
     with quiet("torch.onnx", "onnxscript", "onnx_ir"):
         program = torch.onnx.export(
             graph.eval(),
-            (example(),),
+            (example(pixels),),
             dynamo=True,
             dynamic_shapes=(any_shape(),),
             input_names=[IMAGE],
@@ -100,5 +103,5 @@ class Session:
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def __call__(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W) uint8 -> (N, K, H, W) logits."""
+        """(N, C, H, W) as the file takes them -> (N, K, H, W) logits."""
         return torch.from_numpy(self.session.run([LOGITS], {IMAGE: image.numpy()})[0])

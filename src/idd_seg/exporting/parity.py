@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from idd_seg.data.pipeline.pixels import RGB, Pixels
 from idd_seg.errors import UserError
 
 Runner = Callable[[Tensor], Tensor]
@@ -41,13 +42,13 @@ class Parity:
 
 
 @torch.no_grad()
-def compare(expected: nn.Module, runner: Runner) -> Parity:
-    """Compare two functions from uint8 pictures (N, 3, H, W) to logits, on smooth and on noisy pictures."""
+def compare(expected: nn.Module, runner: Runner, pixels: Pixels = RGB) -> Parity:
+    """Compare two functions from pictures (N, C, H, W) of `pixels` to logits, on smooth and on noisy pictures."""
     generator = torch.Generator().manual_seed(0)
     difference = largest = 0.0
     same = total = 0
     for number, height, width in SHAPES:
-        picture = _picture(generator, number, height, width)
+        picture = _picture(generator, number, height, width, pixels)
         theirs, ours = expected(picture), runner(picture)
         if not torch.isfinite(ours).all() or theirs.shape != ours.shape:
             return Parity(float("inf"), float(theirs.abs().max()), 0.0)
@@ -72,9 +73,9 @@ def refuse_difference(file: str, found: Parity, tolerance: float) -> None:
         )
 
 
-def _picture(generator: torch.Generator, number: int, height: int, width: int) -> Tensor:
+def _picture(generator: torch.Generator, number: int, height: int, width: int, pixels: Pixels) -> Tensor:
     """Return coarse patches with noise on them: flat and busy places."""
-    coarse = torch.rand(number, 3, 4, 4, generator=generator)
+    coarse = torch.rand(number, pixels.channels, 4, 4, generator=generator)
     smooth = nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")
-    noise = torch.rand(number, 3, height, width, generator=generator)
-    return (255 * (0.8 * smooth + 0.2 * noise)).round().to(torch.uint8)
+    noise = torch.rand(number, pixels.channels, height, width, generator=generator)
+    return (pixels.white * (0.8 * smooth + 0.2 * noise)).round().to(getattr(torch, str(pixels.dtype)))

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from idd_seg.data.pipeline.pixels import RGB, Pixels
 from idd_seg.errors import ConfigError
 from idd_seg.exporting.parity import Runner
 from idd_seg.ops.validation import require_whole
@@ -25,12 +26,13 @@ def check(size: Any, repeats: Any) -> None:
 
 
 @torch.inference_mode()
-def measure(runners: Mapping[str, Runner], size: Sequence[int], repeats: int) -> dict[str, Any]:
+def measure(runners: Mapping[str, Runner], size: Sequence[int], repeats: int, pixels: Pixels = RGB) -> dict[str, Any]:
     """Return the median speed of each on one picture of `size`, and as a ratio to the first of them.
 
     They take turns, so that what else the machine does meets all alike.
     """
-    picture = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    shape, kind = (1, pixels.channels, *size), getattr(torch, str(pixels.dtype))
+    picture = torch.randint(0, pixels.white + 1, shape, generator=torch.Generator().manual_seed(0)).to(kind)
     times: dict[str, list[float]] = {name: [] for name in runners}
     for turn in range(repeats + 1):
         for name, runner in runners.items():

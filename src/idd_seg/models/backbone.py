@@ -10,7 +10,7 @@ from typing import Any
 import timm
 import torch
 import torch.distributed as dist
-from timm.models import FeatureListNet
+from timm.models import FeatureListNet, adapt_input_conv
 from torch import Tensor, nn
 
 from idd_seg.errors import CheckpointError, ConfigError, suggest
@@ -20,7 +20,13 @@ from idd_seg.ops.quiet import quiet
 
 STAGES = 4
 STRIDES = (8, 16, 32)
-OURS = ("features_only", "output_stride", "pretrained", "pretrained_cfg_overlay")  # arguments that are no options
+OURS = (
+    "features_only",
+    "in_chans",
+    "output_stride",
+    "pretrained",
+    "pretrained_cfg_overlay",
+)  # arguments that are no options
 # What timm raises for a network that has no dilated form, among others.
 UNDILATED = (TypeError, AssertionError, NotImplementedError)
 REFUSALS = (TypeError, ValueError, LookupError, AttributeError, RuntimeError, AssertionError)
@@ -48,6 +54,7 @@ class Backbone(Levels):
         pretrained: take ImageNet weights from timm's cache or hub.
         weights: a local file of weights in timm's naming (safetensors, or a PyTorch state dict), instead of
             `pretrained`.
+        in_channels: of the images. The first convolution of weights, which are of three, is adapted; see `adapted`.
 
     Attributes:
         sizes: of the pictures that the network takes; others are scaled up to the next.
@@ -65,8 +72,10 @@ class Backbone(Levels):
         options: Mapping[str, Any] | None = None,
         pretrained: bool = False,
         weights: str | None = None,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
+        self.in_channels = in_channels
         check_stride(output_stride)
         # With a tag of its weights, as in resnet18.a1_in1k, or without.
         known = timm.list_models(pretrained="." in name)
@@ -75,9 +84,13 @@ class Backbone(Levels):
         if taken := [key for key in options or {} if key in OURS]:
             raise ConfigError(f"backbone '{name}': '{taken[0]}' is no option of its own; give student.{taken[0]}")
         overlay = pretrained_overlay(name, pretrained, weights, options)
-        self.net = _create(name, output_stride, dict(options or {}), overlay)
+        net = _create(name, output_stride, dict(options or {}), overlay)
         if overlay is not None and "file" in overlay:
-            refuse_missing(self.net, overlay["file"], name)
+            refuse_missing(net, overlay["file"], name)
+        if in_channels != 3:
+            wide = _create(name, output_stride, {**(options or {}), "in_chans": in_channels}, None)
+            net = wide if overlay is None else adapted(net, wide, name, in_channels)
+        self.net = net
         info: Any = self.net.feature_info
         self.channels = info.channels()[-STAGES:]
         self.strides = info.reduction()[-STAGES:]
@@ -87,13 +100,13 @@ class Backbone(Levels):
             say_native(name, output_stride, self.strides[-1])
         self._channels_last = str(getattr(self.net, "output_fmt", "NCHW")).endswith("NHWC")
         self.net.eval()
-        self.sizes = find_sizes(self._maps, name, self.channels, self.strides)
+        self.sizes = find_sizes(self._maps, name, self.channels, self.strides, in_channels)
         # In a sequence of stages every level leads to the last one; other networks may have branches.
         self._branches = not isinstance(self.net, FeatureListNet) and self._has_branches()
         self.net.train()
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) -> four maps (N, channels[i], h, w) on grids of H / strides[i] by W / strides[i] cells."""
+        """(N, C, H, W) -> four maps (N, channels[i], h, w) on grids of H / strides[i] by W / strides[i] cells."""
         maps = self._maps(self.sizes.fit(image))
         if self._branches and self.training:
             # DistributedDataParallel waits for a gradient of every parameter, also where the head reads one level.
@@ -106,7 +119,7 @@ class Backbone(Levels):
 
     def _has_branches(self) -> bool:
         """Tell whether some parameters miss the last level; those that miss every level are not trained."""
-        maps = self._maps(torch.zeros(1, 3, *EVEN))
+        maps = self._maps(torch.zeros(1, self.in_channels, *EVEN))
         parameters = [p for p in self.net.parameters() if p.requires_grad]
         to_last = torch.autograd.grad(maps[-1].sum(), parameters, allow_unused=True, retain_graph=True)
         to_any = torch.autograd.grad(
@@ -115,6 +128,28 @@ class Backbone(Levels):
         for parameter, gradient in zip(parameters, to_any, strict=True):
             parameter.requires_grad_(gradient is not None)
         return any(last is None and some is not None for last, some in zip(to_last, to_any, strict=True))
+
+
+def adapted(source: nn.Module, wide: nn.Module, name: str, in_channels: int) -> nn.Module:
+    """Give a network of `in_channels` the weights of the same network of three, and return it.
+
+    The weights of the convolution that sees the image are summed over the channels for one, and else repeated in turn
+    (R, G, B, R, ...) and scaled by 3 / in_channels, so that the sums stay alike: timm's rule for `in_chans`.
+
+    Raises:
+        ConfigError: if more than the width of its first convolution is another one.
+    """
+    state, expected = source.state_dict(), wide.state_dict()
+    for key in [key for key, value in state.items() if value.shape != expected[key].shape]:
+        try:
+            state[key] = adapt_input_conv(in_channels, state[key])
+        except (NotImplementedError, AssertionError, ValueError) as error:
+            raise ConfigError(
+                f"the ImageNet weights of '{name}' can't be adapted to images of {in_channels} channels ({key}: "
+                f"{error}); use student.pretrained=false"
+            ) from error
+    wide.load_state_dict(state)
+    return wide
 
 
 def check_stride(output_stride: int) -> None:

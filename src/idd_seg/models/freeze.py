@@ -53,7 +53,8 @@ def _up_to(network: Segmenter, stage: int) -> list[nn.Parameter]:
     training = network.training
     with torch.enable_grad():  # in evaluation mode, where a try leaves no trace in BatchNorm's averages
         like = parameters[0]
-        found = network.eval().backbone(torch.zeros(1, 3, *EVEN, dtype=like.dtype, device=like.device))[stage].sum()
+        picture = torch.zeros(1, network.in_channels, *EVEN, dtype=like.dtype, device=like.device)
+        found = network.eval().backbone(picture)[stage].sum()
         reached = torch.autograd.grad(found, parameters, allow_unused=True)
     network.train(training)
     return [parameter for parameter, slope in zip(parameters, reached, strict=True) if slope is not None]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from idd_seg.errors import CheckpointError, ConfigError
@@ -22,6 +23,7 @@ from idd_seg.models.pretrained.weights import read_weights
 from idd_seg.models.sizes import Sizes
 
 STRIDES = [4, 8, 16, 32]
+FIRST = "encoder.patch_embeddings.0.proj.weight"
 
 
 class MixTransformer(Levels):
@@ -32,6 +34,7 @@ class MixTransformer(Levels):
         options: none; it has arguments of its own.
         pretrained: take ImageNet weights of the repository `hub_id` from the local cache or the hub.
         weights: a local file of weights in that naming, or a folder with such a file, instead of `pretrained`.
+        in_channels: of the images; weights of three are adapted as timm adapts its networks'.
         name: in messages.
         hub_id: a repository with weights in the naming of SegFormer's publication.
         widths, depths, heads: of the four levels: channels, blocks, heads of attention.
@@ -50,6 +53,7 @@ class MixTransformer(Levels):
         options: Mapping[str, Any] | None = None,
         pretrained: bool = False,
         weights: str | None = None,
+        in_channels: int = 3,
         *,
         name: str = "mit_b0",
         hub_id: str = "nvidia/mit-b0",
@@ -73,7 +77,7 @@ class MixTransformer(Levels):
         self.channels, self.strides = list(widths), list(STRIDES)
         self.sizes = Sizes(least=STRIDES[-1])  # the means of the first level are over 8 x 8 positions of stride 4
         drops = iter(torch.linspace(0, drop_path, sum(depths)).tolist())
-        inputs = [3, *widths[:-1]]
+        inputs = [in_channels, *widths[:-1]]
         self.encoder = nn.ModuleDict(
             {
                 "patch_embeddings": nn.ModuleList(
@@ -94,7 +98,7 @@ class MixTransformer(Levels):
             _load(self, path, name)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) -> four maps (N, channels[i], H / strides[i], W / strides[i]), rounded up."""
+        """(N, C, H, W) -> four maps (N, channels[i], H / strides[i], W / strides[i]), rounded up."""
         x, maps = self.sizes.fit(image), []
         parts: list[Any] = [self.encoder[part] for part in ("patch_embeddings", "block", "layer_norm")]
         for patches, blocks, norm in zip(*parts, strict=True):
@@ -134,6 +138,9 @@ def _load(network: nn.Module, path: str, name: str) -> None:
     """Load a file whose names may begin by `segformer.`; what belongs to a classifier is passed over."""
     held = {str(key).removeprefix("segformer."): value for key, value in read_weights(path).items()}
     expected = network.state_dict()
+    first = held.get(FIRST)
+    if isinstance(first, Tensor) and first.dim() == 4 and first.shape[1] == 3:
+        held[FIRST] = adapt_input_conv(expected[FIRST].shape[1], first)
     wrong = [
         key
         for key, value in expected.items()

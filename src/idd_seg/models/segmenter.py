@@ -24,8 +24,10 @@ class BackboneFactory(Protocol):
     """A backbone that is not of timm, without the options that all share."""
 
     def __call__(
-        self, output_stride: int, options: Mapping[str, Any] | None, pretrained: bool, weights: str | None
-    ) -> Levels: ...
+        self, output_stride: int, options: Mapping[str, Any] | None, pretrained: bool, weights: str | None, **more: int
+    ) -> Levels:
+        """Build it; `in_channels` is among `more` where images have other than three channels."""
+        ...
 
 
 class Segmenter(nn.Module):
@@ -38,6 +40,7 @@ class Segmenter(nn.Module):
         output_stride, options, pretrained, weights: see `Backbone`.
         auxiliary: give the third level a classifier of its own, used in training alone.
         dropout: share of the head's channels left out before the classifier in training.
+        in_channels: of the images.
 
     Raises:
         ConfigError: for an unknown backbone or option, or fewer than two classes.
@@ -55,6 +58,7 @@ class Segmenter(nn.Module):
         weights: str | None = None,
         auxiliary: bool = True,
         dropout: float = 0.1,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
         if not isinstance(backbone, str) and not callable(backbone):
@@ -63,10 +67,13 @@ class Segmenter(nn.Module):
             )
         if num_classes < 2:
             raise ConfigError(f"num_classes must be at least 2, got {num_classes}")
-        self.num_classes = num_classes
+        if in_channels < 1:
+            raise ConfigError(f"in_channels must be at least 1, got {in_channels}")
+        self.num_classes, self.in_channels = num_classes, in_channels
         self.frozen: Sequence[nn.Module] = ()  # what training leaves as it is: see `freeze`
         build: BackboneFactory = partial(Backbone, backbone) if isinstance(backbone, str) else backbone
-        self.backbone = build(output_stride, options, pretrained, weights)
+        more = {} if in_channels == 3 else {"in_channels": in_channels}
+        self.backbone = build(output_stride, options, pretrained, weights, **more)
         self.head = head(self.backbone.channels, self.backbone.strides)
         self.head_width = int(self.head.channels)  # type: ignore[arg-type]
         self.classifier = _classifier(self.head_width, num_classes, dropout)
@@ -92,7 +99,7 @@ class Segmenter(nn.Module):
         return {**widths, "head": self.head_width}
 
     def forward(self, image: Tensor) -> Outputs:
-        """(N, 3, H, W) float, normalised -> logits (N, K, h, w) and the maps named in `channels`."""
+        """(N, C, H, W) float, normalised -> logits (N, K, h, w) and the maps named in `channels`."""
         # Data are normalised in float32; networks may be of another precision, as trainer.precision says.
         maps = self.backbone(image.to(next(self.classifier.parameters()).dtype))
         head = self.head(maps)

@@ -38,23 +38,23 @@ class Sizes:
 
 
 @torch.no_grad()
-def find_sizes(maps: Maps, name: str, channels: Sequence[int], strides: Sequence[int]) -> Sizes:
+def find_sizes(maps: Maps, name: str, channels: Sequence[int], strides: Sequence[int], in_channels: int = 3) -> Sizes:
     """Return the sizes that a backbone in evaluation mode takes.
 
     Raises:
         ConfigError: if it takes none but its own, or does not give maps of the widths and strides that it announces.
     """
-    _show(maps, name, channels, strides)
-    if _takes(maps, THIN, strides):
+    _show(maps, name, channels, strides, in_channels)
+    if _takes(maps, THIN, in_channels, strides):
         return Sizes()
     # Those that round down have nothing left of a picture that is smaller than the last stride.
-    return Sizes(least=strides[-1]) if _takes(maps, ODD) else Sizes(strides[-1], strides[-1])
+    return Sizes(least=strides[-1]) if _takes(maps, ODD, in_channels) else Sizes(strides[-1], strides[-1])
 
 
-def _takes(maps: Maps, size: tuple[int, int], strides: Sequence[int] | None = None) -> bool:
+def _takes(maps: Maps, size: tuple[int, int], in_channels: int, strides: Sequence[int] | None = None) -> bool:
     """Tell whether a picture of this size can be shown, and by option whether the maps' sides are rounded up."""
     try:
-        found = maps(torch.zeros(1, 3, *size))
+        found = maps(torch.zeros(1, in_channels, *size))
     except (RuntimeError, AssertionError, ValueError):
         return False
     if strides is None:
@@ -62,10 +62,10 @@ def _takes(maps: Maps, size: tuple[int, int], strides: Sequence[int] | None = No
     return all(m.shape[-2:] == tuple(math.ceil(side / s) for side in size) for m, s in zip(found, strides, strict=True))
 
 
-def _show(maps: Maps, name: str, channels: Sequence[int], strides: Sequence[int]) -> None:
+def _show(maps: Maps, name: str, channels: Sequence[int], strides: Sequence[int], in_channels: int) -> None:
     height, width = EVEN
     try:
-        found = [tuple(m.shape) for m in maps(torch.zeros(1, 3, height, width))]
+        found = [tuple(m.shape) for m in maps(torch.zeros(1, in_channels, height, width))]
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise ConfigError(

@@ -74,7 +74,7 @@ class Speed:
     def _prepare_teacher(self, teacher: FrozenTeacher, device: torch.device, compiled: bool) -> None:
         network = teacher.network
         if self.fold_teacher:
-            _fold(network)
+            _fold(network, teacher.in_channels)
         if self.split_pyramid:
             split_pyramids(network)
         if self.teacher_precision is not None:
@@ -87,9 +87,9 @@ class Speed:
             teacher.network = Graphed(network)
 
 
-def _fold(network: nn.Module) -> None:
+def _fold(network: nn.Module, in_channels: int) -> None:
     # A small picture to compare the two forms of the network by; the same at every start.
-    picture: Tensor = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    picture: Tensor = torch.randn(1, in_channels, 128, 128, generator=torch.Generator().manual_seed(0))
     try:
         fold_batch_norms(network, picture)
     except RuntimeError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,11 +20,20 @@ class FrozenTeacher(Adjusting):
         network: gives `Outputs`, and the widths of its features as `channels`.
         source: path and hash of its weights, noted in checkpoints in the teacher's place.
         scale: of the pictures that it sees, relative to the student's; its maps are as much smaller.
+        inputs: the channels of the pictures that it is shown, in its order; None for all.
+        in_channels: that the network takes.
     """
 
-    def __init__(self, network: nn.Module, source: Mapping[str, str] | None = None, scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        source: Mapping[str, str] | None = None,
+        scale: float = 1.0,
+        inputs: Sequence[int] | None = None,
+        in_channels: int = 3,
+    ) -> None:
         super().__init__()
-        self.scale = float(scale)
+        self.scale, self.inputs, self.in_channels = float(scale), inputs, in_channels
         self.network = network.requires_grad_(False).eval()
         self.source = dict(source or {})
         self.precision: torch.dtype | None = None
@@ -53,7 +62,10 @@ class FrozenTeacher(Adjusting):
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Outputs:
-        """(N, 3, H, W) -> the network's outputs, without gradient."""
+        """(N, C, H, W) -> the network's outputs, without gradient."""
+        if self.inputs is not None:
+            # Slices, not an index: no table of places has to be on the device.
+            image = torch.cat([image[:, channel : channel + 1] for channel in self.inputs], dim=1)
         if self.scale != 1:
             size = [max(1, round(self.scale * side)) for side in image.shape[-2:]]
             image = F.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)

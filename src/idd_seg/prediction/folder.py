@@ -9,7 +9,8 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from idd_seg.data.pipeline.source import UInt8
+from idd_seg.data.pipeline.pixels import RGB, Pixels
+from idd_seg.data.pipeline.source import Raster
 from idd_seg.errors import ConfigError, DataError
 from idd_seg.evaluation.picture_input import read_picture, size_of
 from idd_seg.library import ClassIds
@@ -21,7 +22,7 @@ from idd_seg.prediction.streaming import predict_video
 from idd_seg.prediction.video import probe
 
 MOST_PIXELS = 2**27  # twice as many as Pillow takes without being asked: its own bound lies above
-AT_A_TIME = 2**24  # pixels of decoded pictures; one larger picture at a time
+AT_A_TIME = 2**24  # pixels of decoded photographs, fewer of larger ones; one larger picture at a time
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,12 @@ class Pace:
 
 
 def predict_all(
-    jobs: Sequence[PictureJob], show: Callable[[Sequence[UInt8]], Iterable[ClassIds]], results: Results, pace: Pace
+    jobs: Sequence[PictureJob], show: Callable[[Sequence[Raster]], Iterable[ClassIds]], results: Results, pace: Pace
 ) -> Tally:
     """Predict pictures, then videos; `show` gives the class ids of pictures of one size."""
     with progress_bars() as progress:
-        tally = show_pictures([job for job in jobs if not job.is_video], show, results.write, pace, progress)
+        pictures = [job for job in jobs if not job.is_video]
+        tally = show_pictures(pictures, show, results.write, pace, progress, results.model.card.pixels)
         for job in jobs:
             if job.is_video:
                 _add(tally, _video(job, show, results, pace, progress))
@@ -62,22 +64,23 @@ def progress_bars() -> Progress:
 
 def show_pictures(
     pictures: Sequence[PictureJob],
-    show: Callable[[Sequence[UInt8]], Iterable[Found]],
-    write: Callable[[PictureJob, UInt8, Found], None],
+    show: Callable[[Sequence[Raster]], Iterable[Found]],
+    write: Callable[[PictureJob, Raster, Found], None],
     pace: Pace,
     progress: Progress,
+    pixels: Pixels = RGB,
 ) -> Tally:
-    """Read, show and write pictures at the same time; see `Pipeline`."""
+    """Read, show and write pictures of `pixels` at the same time; see `Pipeline`."""
     if not pictures:
         return Tally()
     pipeline = Pipeline(
-        partial(size_of, max_pixels=pace.max_pixels),
-        partial(read_picture, max_pixels=pace.max_pixels),
+        partial(size_of, max_pixels=pace.max_pixels, pixels=pixels),
+        partial(read_picture, max_pixels=pace.max_pixels, pixels=pixels),
         show,
         write,
         pace.batch_size,
         pace.workers,
-        max(AT_A_TIME, pace.batch_size),
+        max(AT_A_TIME * RGB.bytes // pixels.bytes, pace.batch_size),
     )
     bar = progress.add_task("pictures", total=len(pictures))
     return pipeline.run(pictures, lambda: progress.advance(bar))
@@ -85,7 +88,7 @@ def show_pictures(
 
 def _video(
     job: PictureJob,
-    show: Callable[[Sequence[UInt8]], Iterable[ClassIds]],
+    show: Callable[[Sequence[Raster]], Iterable[ClassIds]],
     results: Results,
     pace: Pace,
     progress: Progress,

@@ -10,7 +10,8 @@ from typing import Any
 from idd_seg.checkpoints.data_card import DataCard
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.data.pipeline.decode import read_image
-from idd_seg.data.pipeline.source import UInt8
+from idd_seg.data.pipeline.pixels import RGB, Pixels, viewable
+from idd_seg.data.pipeline.source import Raster
 from idd_seg.errors import ConfigError, DataError
 from idd_seg.library import NO_CLASS, Confident, Model
 from idd_seg.models.teacher import FrozenTeacher
@@ -40,6 +41,7 @@ class TeacherModel(Model):
             data.std.tolist(),
             data.image_scale,
             data.ignore_index,
+            data.pixels,
         )
         self._set(teacher, card, device, whole_limit)
 
@@ -52,19 +54,20 @@ def refuse_videos(jobs: Sequence[PictureJob]) -> None:
 
 def label_all(
     jobs: Sequence[PictureJob],
-    show: Callable[[Sequence[UInt8]], Iterable[Confident]],
+    show: Callable[[Sequence[Raster]], Iterable[Confident]],
     folder: LabelFolder,
     pace: Pace,
+    pixels: Pixels = RGB,
 ) -> Tally:
     """Label the photographs that have no mask yet."""
     left = folder.left(jobs)
     if len(left) < len(jobs):
         print(f"{len(jobs) - len(left)} of {len(jobs)} photographs have their masks already")
     with progress_bars() as progress:
-        return show_pictures(left, show, folder.write, pace, progress)
+        return show_pictures(left, show, folder.write, pace, progress, pixels)
 
 
-def draw_least_certain(jobs: Sequence[PictureJob], folder: LabelFolder, most: int) -> Path | None:
+def draw_least_certain(jobs: Sequence[PictureJob], folder: LabelFolder, most: int, pixels: Pixels = RGB) -> Path | None:
     """Draw the masks that the network is least certain of, the worst first; None if there is nothing to draw."""
     known = [(folder.rows[str(job.name)], job) for job in jobs if str(job.name) in folder.rows]
     chosen = sorted(known, key=lambda pair: (pair[0].mean, str(pair[1].name)))[:most]
@@ -73,7 +76,7 @@ def draw_least_certain(jobs: Sequence[PictureJob], folder: LabelFolder, most: in
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that it is turned: so is its mask
-                image = read_image(job.source)
+                image = viewable(read_image(job.source, pixels=pixels))
             label = folder.values.read(folder.mask(job))
         except DataError:
             continue  # it was removed since

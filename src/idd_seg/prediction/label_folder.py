@@ -14,7 +14,8 @@ from typing import Any
 from PIL import Image
 
 from idd_seg.data.pipeline.decode import size_of, stored_by
-from idd_seg.data.pipeline.source import UInt8
+from idd_seg.data.pipeline.pixels import RGB, Pixels
+from idd_seg.data.pipeline.source import Raster
 from idd_seg.errors import ConfigError, DataError, UserError
 from idd_seg.library import Confident
 from idd_seg.prediction.inputs import PictureJob
@@ -40,6 +41,7 @@ class LabelFolder:
     Args:
         settings: plain values that all masks of the folder depend on.
         overwrite: begin anew, whatever the folder holds.
+        pixels: of the pictures.
 
     Raises:
         ConfigError: if the folder holds masks of other settings.
@@ -47,9 +49,15 @@ class LabelFolder:
     """
 
     def __init__(
-        self, folder: Path, values: MaskValues, settings: Mapping[str, Any], *, overwrite: bool = False
+        self,
+        folder: Path,
+        values: MaskValues,
+        settings: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+        pixels: Pixels = RGB,
     ) -> None:
-        self.folder, self.values = folder, values
+        self.folder, self.values, self.pixels = folder, values, pixels
         self.lock = threading.Lock()
         try_to_write(folder)
         self._take(dict(settings), overwrite=overwrite)
@@ -95,10 +103,10 @@ class LabelFolder:
         known = self.rows.get(str(job.name))
         return known is not None and self.mask(job).is_file() and known.state == _state(job.source)
 
-    def write(self, job: PictureJob, picture: UInt8, found: Confident) -> None:
+    def write(self, job: PictureJob, picture: Raster, found: Confident) -> None:
         """Write a mask as the photograph is stored, which its EXIF tag may turn, and note how certain it is."""
         ids = stored_by(job.source, found.ids)
-        if ids.shape != size_of(job.source):
+        if ids.shape != size_of(job.source, pixels=self.pixels):
             raise DataError(f"{job.source}: the photograph was changed while it was read")
         mask: Image.Image = self.values.picture(ids)
         write_whole(self.mask(job), partial(mask.save, format="PNG"))

@@ -56,4 +56,6 @@ def labeller(cfg: DictConfig, whole_limit: int) -> Labeller:
         "whole_limit": whole_limit,
         "values": [*values.values, values.ignored],
     }
+    if not model.card.pixels.photograph:
+        settings |= {"pixels": str(model.card.pixels), "channels": plain(cfg.teacher.get("channels"))}
     return Labeller(model, inference, values, settings)

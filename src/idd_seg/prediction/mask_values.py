@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from idd_seg.data.pipeline.decode import read_label
+from idd_seg.data.pipeline.decode_label import read_label
 from idd_seg.data.pipeline.labels import with_table
 from idd_seg.data.pipeline.source import UInt8
 from idd_seg.errors import ConfigError

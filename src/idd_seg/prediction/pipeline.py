@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-from idd_seg.data.pipeline.source import UInt8
+from idd_seg.data.pipeline.source import Raster
 from idd_seg.errors import DataError, UserError, message_of
 from idd_seg.prediction.inputs import PictureJob
 
@@ -38,7 +38,7 @@ class Tally:
     wall: float = 0.0
 
 
-def shown(show: Callable[[Sequence[UInt8]], Iterable[Found]], pictures: Sequence[UInt8]) -> Iterable[Found]:
+def shown(show: Callable[[Sequence[Raster]], Iterable[Found]], pictures: Sequence[Raster]) -> Iterable[Found]:
     """Show pictures to the network.
 
     Raises:
@@ -87,7 +87,7 @@ class Budget:
 @dataclass
 class _Read:
     job: PictureJob
-    picture: UInt8
+    picture: Raster
     pixels: int
 
 
@@ -102,7 +102,7 @@ class Pipeline(Generic[Found]):
 
     Args:
         size_of: (height, width) of a file, without decoding it.
-        read: a file -> (H, W, 3) uint8.
+        read: a file -> (H, W, C).
         show: pictures of one size -> what the network found in each, such as their class ids.
         write: job, picture, what was found -> files.
         batch_size: pictures of one size that are shown together. The network never waits for more of a size while it
@@ -114,9 +114,9 @@ class Pipeline(Generic[Found]):
     def __init__(
         self,
         size_of: Callable[[Path], tuple[int, int]],
-        read: Callable[[Path], UInt8],
-        show: Callable[[Sequence[UInt8]], Iterable[Found]],
-        write: Callable[[PictureJob, UInt8, Found], None],
+        read: Callable[[Path], Raster],
+        show: Callable[[Sequence[Raster]], Iterable[Found]],
+        write: Callable[[PictureJob, Raster, Found], None],
         batch_size: int = 1,
         workers: int = 2,
         budget: int = 2**24,

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from idd_seg.data.pipeline.source import UInt8
+from idd_seg.data.pipeline.pixels import viewable
+from idd_seg.data.pipeline.source import Raster, UInt8
 from idd_seg.errors import ConfigError, UserError
 from idd_seg.library import ClassIds, Model
 from idd_seg.prediction.inputs import KINDS, PictureJob
@@ -50,12 +51,15 @@ class Results:
         return self.folder / kind / job.name.with_name(f"{job.name.name}{suffix}")
 
     def check(self, jobs: Sequence[PictureJob]) -> None:
-        """Refuse to write over what is read, and videos of which nothing would be written.
+        """Refuse to write over what is read, and videos that the network can't take or of which nothing is written.
 
         Raises:
             ConfigError: that names the file.
         """
+        pixels = self.model.card.pixels
         for job in jobs:
+            if job.is_video and not pixels.photograph:
+                raise ConfigError(f"'{job.source}' is a video of RGB, and the network takes pictures of {pixels}")
             if job.is_video and "overlay" not in self.save and not self.frames:
                 raise ConfigError(
                     f"'{job.source}' is a video: save={self.save} writes pictures of its frames with save_frames=true, "
@@ -68,12 +72,13 @@ class Results:
                 if path.resolve() in inputs:
                     raise ConfigError(f"'{path}' is an input; choose another folder: output=PATH")
 
-    def write(self, job: PictureJob, picture: UInt8, ids: ClassIds) -> None:
+    def write(self, job: PictureJob, picture: Raster, ids: ClassIds) -> None:
         """Write what is asked for; `picture` is written upon."""
         self.write_ids(job, ids)
         if "overlay" in self.save:
-            self.blend(picture, ids)
-            encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR, dst=picture))[1]
+            shown = viewable(picture)
+            self.blend(shown, ids)
+            encoded = cv2.imencode(".png", cv2.cvtColor(shown, cv2.COLOR_RGB2BGR, dst=shown))[1]
             write_whole(self.path("overlay", job), lambda draft: draft.write_bytes(encoded.data))
 
     def write_ids(self, job: PictureJob, ids: ClassIds) -> None:

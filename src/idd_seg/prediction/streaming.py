@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
-from idd_seg.data.pipeline.source import UInt8
+from idd_seg.data.pipeline.source import Raster, UInt8
 from idd_seg.errors import DataError
 from idd_seg.library import ClassIds
 from idd_seg.prediction.inputs import PictureJob
@@ -27,7 +27,7 @@ def predict_video(
     job: PictureJob,
     video: Video,
     results: Results,
-    show: Callable[[Sequence[UInt8]], Iterable[ClassIds]],
+    show: Callable[[Sequence[Raster]], Iterable[ClassIds]],
     batch_size: int = 1,
     step: Callable[[], object] = lambda: None,
 ) -> Tally:
@@ -60,7 +60,7 @@ def _stream(
     job: PictureJob,
     video: Video,
     results: Results,
-    show: Callable[[Sequence[UInt8]], Iterable[ClassIds]],
+    show: Callable[[Sequence[Raster]], Iterable[ClassIds]],
     batch_size: int,
     step: Callable[[], object],
     writer: Writer | None,

@@ -9,6 +9,7 @@ from typing import Any
 
 from idd_seg.checkpoints.reader import Saved, read_checkpoint
 from idd_seg.config import restore
+from idd_seg.config.teacher_channels import channels_of
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.evaluation import comparison
 from idd_seg.evaluation.comparison import Portrait
@@ -46,6 +47,8 @@ class PortraitGallery:
         teacher = next((path for metadata in all_metadata if (path := metadata.get("teacher", {}).get("path"))), None)
         self.saved_teacher = read_checkpoint(teacher) if teacher else None
         self.data: SegmentationDataModule = restore.data_from(_last(self._folders()[0]), None, num_workers=0)
+        if self.saved_teacher is not None and channels_of(self.saved_teacher) != self.data.pixels.channels:
+            self.saved_teacher = None  # of fewer channels than its students: it has no portrait on their pictures
         self._teacher: Portrait | None = None
 
     def _folders(self) -> list[Path]:

@@ -30,7 +30,7 @@ def crop_for(data: SegmentationDataModule) -> tuple[list[int], str | None]:
         places = spread(len(source), SAMPLE)
         files = [source.files(index)[0] for index in places]
         sizes = [
-            size_of(path) if path is not None else source[index].image.shape[:2]
+            size_of(path, pixels=data.pixels) if path is not None else source[index].image.shape[:2]
             for path, index in zip(files, places, strict=True)
         ]
     except DataError:

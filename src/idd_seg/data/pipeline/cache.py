@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from idd_seg.data.pipeline.source import Around, Item, Source, UInt8
+from idd_seg.data.pipeline.source import Around, Item, Raster, Source, UInt8
 from idd_seg.errors import DataError
 
-MAGIC = b"idd-seg decoded2"
-# Magic, digest of the item's key; height, width of the photograph; height, width and channels of the label (0: none).
-FIELDS = struct.Struct("<16s16sIIIII")
+MAGIC = b"idd-seg decoded3"
+# Magic, digest of the item's key; height, width, channels and bytes a channel of the photograph; height, width and
+# channels of the label (0: none).
+FIELDS = struct.Struct("<16s16sIIIIIII")
 CHECKSUM = struct.Struct("<I")  # of the fields and the pixels
 START = FIELDS.size + CHECKSUM.size
 DRAFTS = "drafts"
@@ -85,7 +86,7 @@ class CachedSource(Around):
                 stacklevel=2,
             )
 
-    def _read(self, path: Path) -> tuple[UInt8, UInt8 | None] | None:
+    def _read(self, path: Path) -> tuple[Raster, UInt8 | None] | None:
         try:
             pixels = np.asarray(np.memmap(path, np.uint8, "r"))
         except (OSError, ValueError):  # none, or an empty one
@@ -93,16 +94,22 @@ class CachedSource(Around):
         if len(pixels) < START:
             return None
         fields = pixels[: FIELDS.size].tobytes()
-        magic, digest, height, width, rows, columns, channels = FIELDS.unpack(fields)
-        split = START + height * width * 3
-        if magic != MAGIC or digest.hex() != path.name or len(pixels) != split + rows * columns * channels:
+        magic, digest, height, width, depth, bytes_each, rows, columns, channels = FIELDS.unpack(fields)
+        split = START + height * width * depth * bytes_each
+        if (
+            magic != MAGIC
+            or digest.hex() != path.name
+            or bytes_each not in (1, 2)
+            or len(pixels) != split + rows * columns * channels
+        ):
             return None
         if path not in self.verified:
             (checksum,) = CHECKSUM.unpack(pixels[FIELDS.size : START].tobytes())
             if zlib.crc32(pixels[START:].data, zlib.crc32(fields)) != checksum:
                 return None
             self.verified.add(path)
-        image = pixels[START:split].reshape(height, width, 3)
+        image: Raster = pixels[START:split].view(np.uint8 if bytes_each == 1 else np.uint16)
+        image = image.reshape(height, width, depth)
         if not channels:
             return image, None
         shape = (rows, columns) if channels == 1 else (rows, columns, channels)
@@ -114,7 +121,7 @@ class CachedSource(Around):
         rows, columns, channels = (0, 0, 0) if label is None else (*label.shape, 1)[:3]
         if label is not None:
             body.append(np.ascontiguousarray(label).data)
-        fields = FIELDS.pack(MAGIC, bytes.fromhex(path.name), *image.shape[:2], rows, columns, channels)
+        fields = FIELDS.pack(MAGIC, bytes.fromhex(path.name), *image.shape, image.itemsize, rows, columns, channels)
         checksum = zlib.crc32(fields)
         for part in body:
             checksum = zlib.crc32(part, checksum)

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from idd_seg.data.augment import Augmentation
 from idd_seg.data.pipeline.cache import CachedSource
 from idd_seg.data.pipeline.dataset import EpochSampler, Sample, SegmentationDataset, TrainingSampler, collate
+from idd_seg.data.pipeline.files import PairSource
 from idd_seg.data.pipeline.fingerprint import Fingerprint, fingerprint
 from idd_seg.data.pipeline.jitter import recoloured
 from idd_seg.data.pipeline.mixing import MixedSampler, pictures_of
@@ -60,6 +61,7 @@ class SegmentationDataModule(L.LightningDataModule):
         self.class_names = list(chosen.class_names)
         self.palette: list[tuple[int, ...]] = [tuple(colour) for colour in chosen.palette]
         self.masks, self.labels = chosen.masks, chosen.to_classes()
+        self.pixels = chosen.pixels
         self.mean, self.std = torch.tensor(list(chosen.mean)), torch.tensor(list(chosen.std))
         self.image_scale = chosen.image_scale
         self.augment: Augmentation | None = chosen.augment or Augmentation()
@@ -74,6 +76,10 @@ class SegmentationDataModule(L.LightningDataModule):
         self.teacher_labels = TeacherLabels(**chosen.teacher_labels or {})
         self.without = pictures_of(self.unlabelled_share, self.batch_size)  # labels, of each batch
         self.said: set[str] = set()
+        if not self.pixels.photograph:
+            self.augment, left_out = self.augment.for_pixels(self.pixels)
+            if left_out is not None:
+                self.say(left_out)
         self.datasets: dict[str, SegmentationDataset] = {}
         self.feed: Prefetcher | None = None  # of the training in progress
         self.judged_part: tuple[int, int] | None = None  # batches that are judged, and all that there are
@@ -134,7 +140,7 @@ class SegmentationDataModule(L.LightningDataModule):
             self.seed,
             image_scale=self.image_scale,
             augmentation=augmentation,
-            fill=[round(255 * float(m)) for m in self.mean],
+            fill=[round(self.pixels.white * float(m)) for m in self.mean],
             frozen_epochs=self.frozen_epochs,
             labelled=labelled,
         )
@@ -167,12 +173,23 @@ class SegmentationDataModule(L.LightningDataModule):
     def _source(self, split: str) -> Source:
         if split == UNLABELLED and self.unlabelled != REST:
             kept = None if self.cache_dir is None else Path(self.cache_dir).expanduser() / "shards"
-            return find_unlabelled(str(self.unlabelled), getattr(self, "root", None), kept)
+            return self._as_pixels(find_unlabelled(str(self.unlabelled), getattr(self, "root", None), kept))
         if split not in ("train", UNLABELLED) and (self.held_out is None or split != "val"):
-            return self.make_source(split)
-        trained_on, judged_on = training_parts(self.make_source("train"), self.held_out)
+            return self._as_pixels(self.make_source(split))
+        trained_on, judged_on = training_parts(self._as_pixels(self.make_source("train")), self.held_out)
         labelled, rest = by_labels(trained_on, self.labelled_share)
         return {"train": labelled, UNLABELLED: rest, "val": judged_on}[split]
+
+    def _as_pixels(self, source: Source) -> Source:
+        """Let a source read pictures of the data's channels and bits."""
+        if not self.pixels.photograph:
+            if not isinstance(source, PairSource | Unlabelled):
+                raise ConfigError(
+                    f"data={self.name} makes photographs of 3 channels of 8 bits; data.channels={self.pixels.channels} "
+                    f"data.bits={self.pixels.bits} are for pictures in files"
+                )
+            source.pixels = self.pixels
+        return source
 
     def _cached(self, source: Source) -> Source:
         if self.cache == "none":
@@ -240,7 +257,7 @@ class SegmentationDataModule(L.LightningDataModule):
         except DataError:
             return  # whoever reads it will say so
         scale = self.image_scale if crop is None else 1.0
-        pixels = height * width * (1 + 3 * scale**2)  # the label's, and the image's bytes
+        pixels = height * width * (1 + self.pixels.bytes * scale**2)  # the label's, and the image's bytes
         # Each process makes a batch while another one waits.
         if problem := scarce(int(2 * self.num_workers * batch_size * pixels), self.num_workers):
             warnings.warn(problem, stacklevel=3)
@@ -265,9 +282,9 @@ class SegmentationDataModule(L.LightningDataModule):
         return self.loader("predict")
 
     def normalise(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W) uint8 RGB -> float32 of mean 0 and deviation 1, on the image's device."""
-        shape = (1, 3, 1, 1)
-        scale = (1 / (255 * self.std)).view(shape).to(image.device)
+        """(N, C, H, W) uint8 RGB, or as `pixels` says -> float32 of mean 0 and deviation 1, on the image's device."""
+        shape = (1, -1, 1, 1)
+        scale = (1 / (self.pixels.white * self.std)).view(shape).to(image.device)
         shift = (self.mean / self.std).view(shape).to(image.device)
         return image.float().mul_(scale).sub_(shift)
 
@@ -282,7 +299,9 @@ class SegmentationDataModule(L.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Normalise on the device: a quarter of the bytes cross the bus, and no worker spends time on it."""
-        image = batch.image if batch.colours is None else recoloured(batch.image, batch.colours)
+        image = batch.image
+        if batch.colours is not None:
+            image = recoloured(image, batch.colours, self.pixels.white)
         return replace(batch, image=self.normalise(image), label=batch.label.long(), colours=None)
 
 

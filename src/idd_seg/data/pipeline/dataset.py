@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, Sampler, default_collate
 
 from idd_seg.data.augment import Augmentation, Window, cut, place, whole
 from idd_seg.data.pipeline.labels import ToClasses
-from idd_seg.data.pipeline.source import Item, Source, UInt8
+from idd_seg.data.pipeline.source import Item, Raster, Source, UInt8
 from idd_seg.errors import DataError
 from idd_seg.types import Batch
 
@@ -43,7 +43,7 @@ class SegmentationDataset(Dataset[Sample]):
         labels: from what the source's labels hold to class ids.
         augmentation: None shows whole photographs, and labels in their original size.
         image_scale: size of the images that the network sees, relative to the files.
-        fill: RGB of the padding.
+        fill: values of the padding, one for each channel.
         frozen_epochs: number of epochs after which the augmentation is repeated; None draws anew in each.
         labelled: the first so many items must have labels to be augmented, those behind them are taken without; None
             for all.
@@ -123,9 +123,12 @@ class SegmentationDataset(Dataset[Sample]):
         return float(counts.max() / max(1, counts.sum())) if counts.any() else 1.0
 
 
-def _sample(image: UInt8, label: UInt8, box: NDArray[np.float32], name: str) -> Sample:
-    planes = np.empty((3, *image.shape[:2]), np.uint8)
-    cv2.split(image, list(planes))  # a fifth of a transposition's time
+def _sample(image: Raster, label: UInt8, box: NDArray[np.float32], name: str) -> Sample:
+    planes = np.empty((image.shape[2], *image.shape[:2]), image.dtype)
+    if len(planes) > 1:
+        cv2.split(image, list(planes))  # a fifth of a transposition's time
+    else:
+        planes[0] = image[..., 0]
     return Sample(torch.from_numpy(planes), torch.from_numpy(label), torch.from_numpy(box), name)
 
 

@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from idd_seg.data.pipeline.decode import IMAGE_SUFFIXES, LABEL_SUFFIX, read_image, read_label
+from idd_seg.data.pipeline.decode import read_image
+from idd_seg.data.pipeline.decode_label import read_label
+from idd_seg.data.pipeline.picture_file import IMAGE_SUFFIXES, LABEL_SUFFIX
+from idd_seg.data.pipeline.pixels import RGB, Pixels
 from idd_seg.data.pipeline.source import Files, Item, UInt8
 from idd_seg.errors import DataError, MissingDataError
 
@@ -58,17 +61,18 @@ class PairSource:
 
     Args:
         masks: how label files are read; see `read_label`.
+        pixels: what the photographs' pixels hold.
     """
 
-    def __init__(self, pairs: Sequence[Pair], masks: str = "indices") -> None:
-        self.pairs, self.masks = list(pairs), masks
+    def __init__(self, pairs: Sequence[Pair], masks: str = "indices", pixels: Pixels = RGB) -> None:
+        self.pairs, self.masks, self.pixels = list(pairs), masks, pixels
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Item:
         pair = self.pairs[index]
-        image = read_image(pair.image)
+        image = read_image(pair.image, pixels=self.pixels)
         if pair.label is None:
             return Item(image, None, str(pair.image))
         label = read_label(pair.label, self.masks)
@@ -95,7 +99,7 @@ class PairSource:
 
     def key(self, index: int) -> str:
         """Return paths, sizes and times of the files: a file that was changed is read anew."""
-        parts = [self.masks]
+        parts = [self.masks] if self.pixels.photograph else [self.masks, str(self.pixels)]
         for path in self.pairs[index]:
             if path is not None:
                 try:

@@ -54,25 +54,31 @@ def _range(bounds: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def recoloured(image: Tensor, colours: Tensor) -> Tensor:
-    """Change brightness, contrast, saturation and hue, in this order; each step's result is kept in 0 to 255.
+def recoloured(image: Tensor, colours: Tensor, white: float = 255) -> Tensor:
+    """Change brightness, contrast, saturation and hue, in this order; each step's result is kept in 0 to `white`.
+
+    Of other than three channels, whose colours are not known, saturation and hue stay; grey is their mean.
 
     Args:
-        image: (N, 3, H, W) RGB, uint8 or float, 0 to 255.
+        image: (N, C, H, W) RGB or others, of whole numbers or float, 0 to `white`.
         colours: (N, 4), as `ColourJitter.draw` gives them.
 
     Returns:
-        (N, 3, H, W) float32, 0 to 255.
+        (N, C, H, W) float32, 0 to `white`.
     """
     bright, contrast, saturation, hue = colours.to(image.device).T.reshape(4, -1, 1, 1, 1)
-    x = (image.float() * bright).clamp_(0, 255)
+    x = (image.float() * bright).clamp_(0, white)
     middle = _grey(x).mean((1, 2, 3), keepdim=True)
-    x = torch.lerp(middle, x, contrast).clamp_(0, 255)
-    x = torch.lerp(_grey(x), x, saturation).clamp_(0, 255)
+    x = torch.lerp(middle, x, contrast).clamp_(0, white)
+    if x.shape[1] != len(GREY):
+        return x
+    x = torch.lerp(_grey(x), x, saturation).clamp_(0, white)
     return _turned(x, hue[:, 0])
 
 
 def _grey(x: Tensor) -> Tensor:
+    if x.shape[1] != len(GREY):
+        return x.mean(1, keepdim=True)
     return (x * x.new_tensor(GREY).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 

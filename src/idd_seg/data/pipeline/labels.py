@@ -14,6 +14,7 @@ from idd_seg.errors import ConfigError, DataError
 
 # Options that runs of before do not have, with the values that stand for what these did.
 NEUTRAL = {"label_suffix": "auto", "image_suffix": "auto", "labelled_share": 1.0, "also_train": None, "val_share": 0.2}
+NEUTRAL |= {"channels": 3, "bits": 8}
 UNLABELLED = ("unlabelled", "unlabelled_share")
 SHOWN = 8  # colours that are named at once
 

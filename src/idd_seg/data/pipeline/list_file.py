@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from idd_seg.data.pipeline.decode import FORMATS, IMAGE_SUFFIXES
 from idd_seg.data.pipeline.files import find_file, read_lines
+from idd_seg.data.pipeline.picture_file import FORMATS, IMAGE_SUFFIXES
 from idd_seg.errors import DataError
 
 LIST_SUFFIXES = (".txt", ".lst", ".csv", ".tsv")

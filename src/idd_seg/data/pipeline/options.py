@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from idd_seg.data.augment import LARGEST_SCALE, Augmentation
 from idd_seg.data.pipeline.labels import ColourMap, LabelMap, ToClasses
+from idd_seg.data.pipeline.pixels import MOST_CHANNELS, Bits, Pixels
 from idd_seg.errors import ConfigError
 
 Masks = Literal["indices", "palette", "rgb"]
@@ -77,7 +78,10 @@ class PictureOptions:
     """How pictures come to the network.
 
     Attributes:
-        mean, std: of the normalised images, in RGB, relative to 0 to 1.
+        channels, bits: of a picture's pixels, see `Pixels`. 3 and 8: photographs, whatever their files hold becomes RGB
+            of 8 bits. Others are read as they are stored, and a file of another kind is refused.
+        mean, std: of the normalised images, for each channel in its order (RGB), relative to 0 to 1: values are divided
+            by 255, those of 16 bits by 65535.
         image_scale: size of the images that the network sees, relative to the files; labels are judged at full size.
         augment: of the training split; None shows it as it is.
 
@@ -87,16 +91,28 @@ class PictureOptions:
 
     mean: Sequence[float]
     std: Sequence[float]
+    channels: int = 3
+    bits: Bits = 8
     image_scale: float = 1.0
     augment: Augmentation | None = None
 
+    @property
+    def pixels(self) -> Pixels:
+        """Channels and bits together."""
+        return Pixels(self.channels, self.bits)
+
     def __post_init__(self) -> None:
+        at_least("data.channels", self.channels, 1, f"a whole number from 1 to {MOST_CHANNELS}", MOST_CHANNELS)
+        one_of("data.bits", self.bits, get_args(Bits))
         if not 0 < self.image_scale <= LARGEST_SCALE:
             raise ConfigError(f"data.image_scale must be above 0, up to {LARGEST_SCALE}, got {self.image_scale}")
         finite = all(math.isfinite(value) for value in (*self.mean, *self.std))
-        if not len(self.mean) == len(self.std) == 3 or not finite or min(self.std) <= 0:
+        if not len(self.mean) == len(self.std) == self.channels or not finite or min(self.std) <= 0:
+            more = "" if self.channels == 3 else "; python -m idd_seg.prepare with the same options measures them"
+            number = "three" if self.channels == 3 else f"{self.channels}"
             raise ConfigError(
-                f"data.mean and data.std are three finite numbers each, std above 0; got {self.mean} and {self.std}"
+                f"data.mean and data.std are {number} finite numbers each, std above 0; got {list(self.mean)} and "
+                f"{list(self.std)}{more}"
             )
 
 
@@ -227,9 +243,9 @@ class DataOptions(ClassOptions, PictureOptions, SamplingOptions, LoadingOptions,
             )
 
 
-def at_least(name: str, value: float, least: int, words: str | None = None) -> None:
-    """Raise a ConfigError that names an option whose number is too small, or none."""
-    if type(value) is not int or not least <= value <= MOST:
+def at_least(name: str, value: float, least: int, words: str | None = None, most: int = MOST) -> None:
+    """Raise a ConfigError that names an option whose number is too small or large, or none."""
+    if type(value) is not int or not least <= value <= most:
         raise ConfigError(f"{name} must be {words or f'a whole number from {least} to {MOST}'}, got '{value}'")
 
 
@@ -241,5 +257,5 @@ def share(name: str, value: float) -> None:
 
 def one_of(name: str, value: Any, words: Sequence[str]) -> None:
     """Raise a ConfigError that names an option whose word is none of those that it may be."""
-    if value not in words:
-        raise ConfigError(f"{name} must be one of {', '.join(words)}, got '{value}'")
+    if value not in words or isinstance(value, bool):
+        raise ConfigError(f"{name} must be one of {', '.join(map(str, words))}, got '{value}'")

@@ -7,7 +7,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from idd_seg.data.pipeline.pixels import RGB, Pixels
+from idd_seg.data.pipeline.source import Raster
 from idd_seg.errors import ConfigError, first_line
 
 WHERE = "data.augment.photometric"
@@ -17,6 +20,7 @@ BLACKENING = {
     **dict.fromkeys(("CoarseDropout", "Erasing", "GridDropout", "XYMasking"), "fill_mask"),
     "PixelDropout": "mask_drop_value",
 }
+UINT16 = np.iinfo(np.uint16)
 SIZE = (48, 64)  # of the picture that each is tried on
 SEEDS = (0, 1, 2)
 ELSEWHERE = (
@@ -25,8 +29,11 @@ ELSEWHERE = (
 )
 
 
-def compose(transforms: Sequence[Any]) -> Any:
+def compose(transforms: Sequence[Any], pixels: Pixels = RGB) -> Any:
     """Return one transform that applies all, in order.
+
+    Args:
+        pixels: of the pictures; those of 16 bits are given to it by `to_unit`.
 
     Raises:
         ConfigError: for a transform that moves pixels, or whose result is no picture of the same size in whole numbers.
@@ -35,8 +42,18 @@ def compose(transforms: Sequence[Any]) -> Any:
 
     for transform in _each(transforms):
         _refuse_moving(transform)
-        _try(transform)
+        _try(transform, pixels)
     return albumentations.Compose(list(transforms))
+
+
+def to_unit(image: Raster) -> NDArray[np.float32]:
+    """Return values of 16 bits as numbers from 0 to 1, which is the depth that albumentations has beside 8 bits."""
+    return image.astype(np.float32) / np.float32(UINT16.max)
+
+
+def from_unit(image: NDArray[np.float32]) -> Raster:
+    """Return numbers from 0 to 1 as 16 bits; what lies outside becomes black or white."""
+    return (image * UINT16.max).round().clip(0, UINT16.max).astype(np.uint16)
 
 
 def _each(transforms: Any) -> Iterator[Any]:
@@ -75,21 +92,25 @@ def _refuse_moving(transform: Any) -> None:
     )
 
 
-def _try(transform: Any) -> None:
-    """Apply a transform to a small picture, and refuse another result than a picture of its kind."""
+def _try(transform: Any, pixels: Pixels) -> None:
+    """Apply a transform to a small picture of the data's kind, and refuse another result than a picture of its kind."""
     import albumentations
 
+    kind = "a photograph" if pixels.photograph else f"pictures of {pixels}"
     name, certain = type(transform).__name__, copy.deepcopy(transform)
     certain.p = 1.0
     for seed in SEEDS:
-        picture = np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), np.uint8)
+        picture = np.random.default_rng(seed).integers(0, pixels.white + 1, (*SIZE, pixels.channels), pixels.dtype)
+        if pixels.bits == 16:
+            picture = to_unit(picture)
         try:
             shown = albumentations.Compose([certain], seed=seed)(image=picture)["image"]
         except Exception as error:
-            raise ConfigError(f"{WHERE}: {name} can't be applied to a photograph: {first_line(error)}") from error
-        kind = getattr(shown, "dtype", type(shown).__name__), tuple(getattr(shown, "shape", ()))
-        if kind != (picture.dtype, picture.shape):
+            raise ConfigError(f"{WHERE}: {name} can't be applied to {kind}: {first_line(error)}") from error
+        made = getattr(shown, "dtype", type(shown).__name__), tuple(getattr(shown, "shape", ()))
+        if made != (picture.dtype, picture.shape):
             raise ConfigError(
-                f"{WHERE}: {name} makes {kind[0]} of {' x '.join(map(str, kind[1]))} of a photograph, which must stay "
-                f"uint8 of {' x '.join(map(str, picture.shape))}; the run normalises by data.mean and data.std itself"
+                f"{WHERE}: {name} makes {made[0]} of {' x '.join(map(str, made[1]))} of {kind}, which must stay "
+                f"{picture.dtype} of {' x '.join(map(str, picture.shape))}; the run normalises by data.mean and "
+                "data.std itself"
             )

@@ -10,15 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 UInt8 = NDArray[np.uint8]
+Raster = NDArray[np.uint8 | np.uint16]  # (H, W, C): a picture of any number of channels
 
 
 class Item(NamedTuple):
-    """A photograph (H, W, 3) uint8 RGB, its label, and a name for messages.
+    """A picture, its label, and a name for messages.
+
+    The picture is a photograph, (H, W, 3) uint8 RGB, or (H, W, C) uint8 or uint16 where `Pixels` says so.
 
     The label is as it stands in the file, (H, W) values or (H, W, 3) colours, uint8; None where there is none.
     """
 
-    image: UInt8
+    image: Raster
     label: UInt8 | None
     name: str
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from idd_seg.data.augment import whole
 from idd_seg.data.pipeline.decode import size_of
+from idd_seg.data.pipeline.pixels import RGB
 from idd_seg.data.pipeline.source import Item, Source, innermost, spread
 from idd_seg.data.unlabelled.find import OPTION
 from idd_seg.data.unlabelled.names import CHUNK
@@ -101,7 +102,7 @@ def _refuse_unreadable(source: Source) -> None:
     def head(index: int) -> None:
         path = source.files(index)[0]
         if path is not None:
-            size_of(path)
+            size_of(path, pixels=getattr(source, "pixels", RGB))
 
     _try(head, spread(len(source), HEADS))
     _try(source.__getitem__, spread(len(source), DECODED))

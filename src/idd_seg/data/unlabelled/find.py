@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from idd_seg.data.pipeline.decode import IMAGE_SUFFIXES
 from idd_seg.data.pipeline.files import find_file, walk_names
 from idd_seg.data.pipeline.list_file import LIST_SUFFIXES
 from idd_seg.data.pipeline.pairing import fixed, matches
+from idd_seg.data.pipeline.picture_file import IMAGE_SUFFIXES
 from idd_seg.data.unlabelled.names import Names
 from idd_seg.data.unlabelled.photographs import Photographs, Unlabelled
 from idd_seg.data.unlabelled.shards import Shards

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from idd_seg.data.pipeline.decode import read_image
 from idd_seg.data.pipeline.fingerprint import Fingerprint
+from idd_seg.data.pipeline.pixels import RGB, Pixels
 from idd_seg.data.pipeline.source import Files, Item, spread
 from idd_seg.data.unlabelled.names import Names
 from idd_seg.errors import DataError
@@ -15,9 +16,14 @@ SAMPLE = 64  # files whose sizes are compared when a run resumes
 
 
 class Unlabelled(ABC):
-    """Photographs without labels, however they are stored; a source."""
+    """Photographs without labels, however they are stored; a source.
+
+    Attributes:
+        pixels: what their pixels hold.
+    """
 
     names: Names
+    pixels: Pixels = RGB
 
     def __len__(self) -> int:
         return len(self.names)
@@ -43,6 +49,11 @@ class Unlabelled(ABC):
         """Return which photographs these are, wherever they lie."""
 
 
+def upright_in(pixels: Pixels) -> str:
+    """Return how photographs are read, in a text for caches."""
+    return "upright" if pixels.photograph else f"upright, {pixels}"
+
+
 class Photographs(Unlabelled):
     """Photographs by their paths, turned as their EXIF tags say.
 
@@ -59,7 +70,7 @@ class Photographs(Unlabelled):
 
     def __getitem__(self, index: int) -> Item:
         path = self.path(index)
-        return Item(read_image(path, upright=True), None, str(path))
+        return Item(read_image(path, upright=True, pixels=self.pixels), None, str(path))
 
     def name(self, index: int) -> str:
         """Return the path, as messages have it."""
@@ -76,7 +87,7 @@ class Photographs(Unlabelled):
             state = path.stat()
         except OSError as error:
             raise DataError(f"{path}: the file can't be read ({error.strerror})") from error
-        return f"upright\n{path.absolute()}|{state.st_size}|{state.st_mtime_ns}"
+        return f"{upright_in(self.pixels)}\n{path.absolute()}|{state.st_size}|{state.st_mtime_ns}"
 
     def fingerprint(self) -> Fingerprint:
         """Return a digest of all names, and the sizes of some of the files."""

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from idd_seg.data.pipeline.decode import IMAGE_SUFFIXES, decode_image
+from idd_seg.data.pipeline.decode import decode_image
 from idd_seg.data.pipeline.files import is_hidden
 from idd_seg.data.pipeline.fingerprint import Fingerprint
+from idd_seg.data.pipeline.picture_file import IMAGE_SUFFIXES
 from idd_seg.data.pipeline.source import Files, Item
 from idd_seg.data.unlabelled.names import Names
-from idd_seg.data.unlabelled.photographs import Unlabelled
+from idd_seg.data.unlabelled.photographs import Unlabelled, upright_in
 from idd_seg.data.unlabelled.tar_index import Member, members
 from idd_seg.errors import DataError
 
@@ -60,7 +61,7 @@ class Shards(Unlabelled):
         except OSError as error:
             raise DataError(f"{path}: the archive can't be read ({error.strerror})") from error
         name = self.name(index)
-        return Item(decode_image(content, name, upright=True), None, name)
+        return Item(decode_image(content, name, upright=True, pixels=self.pixels), None, name)
 
     def _file(self, shard: int) -> int:
         if shard not in self.opened:
@@ -83,7 +84,7 @@ class Shards(Unlabelled):
     def key(self, index: int) -> str:
         """Return shard, its size and time, and the place in it."""
         path = self.paths[self.shard[index]]
-        return f"upright\n{_state(path)}|{self.places[index].tolist()}"
+        return f"{upright_in(self.pixels)}\n{_state(path)}|{self.places[index].tolist()}"
 
     def fingerprint(self) -> Fingerprint:
         sizes = {path.name: f"{path.stat().st_size}" for path in self.paths}
