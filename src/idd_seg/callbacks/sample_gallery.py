@@ -11,8 +11,9 @@ from torch import Tensor
 from idd_seg.callbacks.end_of_training import EndOfTraining
 from idd_seg.callbacks.sample_gallery_data import Gallery, exhibition, write
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.data.pipeline.source import UInt8
 from idd_seg.distillation.module import Distiller
-from idd_seg.plotting.figures import colourise, sample_rows, save
+from idd_seg.plotting.figures import classes_in, colourise, sample_rows, save
 
 
 class SampleGallery(EndOfTraining):
@@ -49,8 +50,10 @@ class SampleGallery(EndOfTraining):
 
 def _draw(shown: Gallery, data: SegmentationDataModule) -> object:
     rows = [("image", [sample.image for sample in shown.samples])]
+    labels: list[UInt8] = []
     for kind in ("truth", "teacher", "student"):
         ids = [getattr(sample, kind) for sample in shown.samples]
         if ids[0] is not None:
             rows.append((kind, [colourise(one, data.palette) for one in ids]))
-    return sample_rows(rows, data.class_names, data.palette)
+            labels += ids
+    return sample_rows(rows, data.class_names, data.palette, classes_in(labels, data.num_classes))

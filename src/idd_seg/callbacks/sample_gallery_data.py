@@ -23,7 +23,7 @@ from idd_seg.evaluation.probes import class_distances
 from idd_seg.losses.ops.grid import resize_like
 from idd_seg.losses.position import Position
 from idd_seg.ops.upsample import predict, whole_view
-from idd_seg.plotting.figures import IGNORED_COLOUR
+from idd_seg.ops import colours
 from idd_seg.types import Batch, Outputs
 
 FORMAT = 1
@@ -190,10 +190,10 @@ def _write_sample(folder: Path, index: int, sample: GallerySample, data: Segment
 
 
 def _palette_image(ids: NDArray[np.uint8], data: SegmentationDataModule) -> Image.Image:
-    colours = np.full((256, 3), IGNORED_COLOUR, np.uint8)
-    colours[: len(data.palette)] = np.array(data.palette, np.uint8)
+    table = np.full((256, 3), colours.IGNORED, np.uint8)
+    table[: len(data.palette)] = np.array(data.palette, np.uint8)
     picture = Image.fromarray(ids, mode="P")
-    picture.putpalette(colours.tobytes())
+    picture.putpalette(table.tobytes())
     return picture
 
 

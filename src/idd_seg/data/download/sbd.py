@@ -13,7 +13,7 @@ from PIL import Image
 from rich.progress import track
 
 from idd_seg.data.download.matlab5 import read_field
-from idd_seg.data.pipeline.class_list import bit_colour
+from idd_seg.ops.colours import bit_colour
 from idd_seg.data.pipeline.files import read_list
 from idd_seg.data.pipeline.source import UInt8
 from idd_seg.errors import DataError
