@@ -114,7 +114,8 @@ def _case(
     if pair is None:
         title += f"; {100 * lost:.1f} % of the pixels wrong"
     else:
-        title += f"; {100 * one.change(pair):+.1f}; {100 * won:.1f} % of the pixels won, {100 * lost:.1f} % lost"
+        title += f"; {pair[1]} - {pair[0]}: {100 * one.change(pair):+.1f}, {100 * won:.1f} % of the pixels won"
+        title += f" and {100 * lost:.1f} % lost"
     return Case(title, sample.image.permute(1, 2, 0).numpy(), truth, masks, errors)
 
 

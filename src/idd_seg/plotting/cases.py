@@ -10,6 +10,7 @@ from idd_seg.plotting.error_maps import COLOURS, OF_ONE, OF_TWO, coloured
 from idd_seg.plotting.figures import classes_in, colourise, figure, legend, literal, show_image
 
 WIDTH = 1.9  # inches of a picture
+GAP = 0.2  # inches, more before a heading
 LINE = 0.42  # inches of a title and the gap above it
 
 
@@ -41,7 +42,7 @@ def draw(
     rows = [(heading, i, case) for heading, cases in sections.items() for i, case in enumerate(cases)]
     columns = ["image", "truth", *rows[0][2].masks, errors]
     heights = [WIDTH * case.truth.shape[0] / case.truth.shape[1] for _, _, case in rows]
-    lines = [LINE * (2 if i == 0 else 1) for _, i, _ in rows]
+    lines = [LINE * (2.2 if place == 0 else 1) + (GAP if place == 0 and i else 0) for i, (_, place, _) in enumerate(rows)]
     total = sum(heights) + sum(lines)
     fig = figure((WIDTH + 0.06) * len(columns), total)
     top = total
@@ -49,7 +50,7 @@ def draw(
         top -= line
         if place == 0:
             fig.text(0, (top + 0.55) / total, literal(heading), fontsize=11, fontweight="bold", va="bottom")
-        fig.text(0, (top + (0.2 if place == 0 else 0.06)) / total, literal(case.title), fontsize=8, va="bottom")
+        fig.text(0, (top + (0.24 if place == 0 else 0.06)) / total, literal(case.title), fontsize=8, va="bottom")
         masks = [colourise(ids, palette) for ids in (case.truth, *case.masks.values())]
         for j, picture in enumerate([case.image, *masks, coloured(case.errors)]):
             step = 1 / len(columns)
@@ -58,7 +59,7 @@ def draw(
         top -= height
     _key(fig, OF_TWO if two else OF_ONE, -0.1 / total)
     shown = classes_in((ids for *_, case in rows for ids in (case.truth, *case.masks.values())), len(class_names))
-    legend(fig, class_names, palette, shown, len(columns), -0.42 / total)
+    legend(fig, class_names, palette, shown, len(columns), -0.5 / total)
     return fig
 
 
