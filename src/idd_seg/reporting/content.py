@@ -12,7 +12,8 @@ from idd_seg.reporting.cases import read_cases
 from idd_seg.reporting.curves import POINTS, short, thin
 from idd_seg.reporting.exhibits import read_exhibits
 from idd_seg.reporting.files import text_of
-from idd_seg.reporting.groups import Group, Stat, gain_of, miou, pairs, short_key, short_value, stat
+from idd_seg.reporting.groups import Group, Stat, gain_of, miou, pairs, stat
+from idd_seg.reporting.labels import short_key, short_value
 from idd_seg.reporting.runs import FoundRun, Score
 
 ALL_POINTS = 600_000
