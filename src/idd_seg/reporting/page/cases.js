@@ -15,7 +15,7 @@ const drawCases = (place) => {
     const change = picture.miou.twin === undefined ? '' : `${signed(percent(picture.miou.student - picture.miou.twin, 1))} points`;
     const counted = picture.miou.twin === undefined ? `${percent(picture.lost, 1)} % of the pixels wrong` : `${percent(picture.won, 1)} % of the pixels won, ${percent(picture.lost, 1)} % lost`;
     const mious = ['teacher', 'twin', 'student'].filter((kind) => picture.miou[kind] !== undefined).map((kind) => `${kind} ${percent(picture.miou[kind], 1)} %`);
-    const cells = kinds.map((kind) => el('div', {}, el('img', { src: picture[kind], alt: `${kind} of ${name}`, loading: 'lazy' }), el('div', { class: 'soft' }, kind)));
+    const cells = kinds.map((kind) => el('div', {}, el('img', { src: picture[kind], alt: `${kind} of ${name}` }), el('div', { class: 'soft' }, kind)));
     return el('figure', { class: 'case' }, el('figcaption', {}, el('b', {}, name), ` mIoU: ${[mious.join(', '), change, counted].filter(Boolean).join('; ')}`), el('div', { class: 'strip' }, ...cells));
   };
   const draw = () => {

@@ -93,7 +93,7 @@ const drawMatrices = (place) => {
     if (distances.teacher) parts.push(heat('Class distances, teacher', distances.teacher, classes, 'rise', 0, top, distance, large));
     if (both.length === 2) {
       const difference = distances.student.map((r, i) => r.map((v, j) => (v === null || distances.teacher[i][j] === null ? null : v - distances.teacher[i][j])));
-      const far = Math.max(0, ...difference.flat().map(Math.abs));
+      const far = Math.max(0, ...difference.flat().map(Math.abs)) || 1;
       parts.push(heat('Student minus teacher', difference, classes, 'around', -far, far, distance, large));
     }
     if (confusion) {
