@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def test_names_of_classes_stand_at_matrices_and_do_not_overlap(number: int, tmp_
         assert len(texts) == number - 1
         assert all(len(text.get_text()) == matrices.NAME for text in texts)
         boxes = sorted((text.get_window_extent() for text in texts), key=lambda box: box.y0)
-        assert all(low.y1 <= high.y0 + 1 for low, high in zip(boxes, boxes[1:], strict=False))
+        assert all(low.y1 <= high.y0 + 1 for low, high in itertools.pairwise(boxes))
         assert boxes[0].height >= 5  # pixels: can be read
     assert save(fig, tmp_path / "m.png").stat().st_size > 5000
 

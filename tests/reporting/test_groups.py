@@ -115,7 +115,9 @@ def test_equal_folders_are_told_apart_by_those_above_and_the_rest_by_options(tmp
     assert found[4:] == ["p/q/run: optimizer.lr=1", "p/q/run: optimizer.lr=2"]
 
 
-@pytest.mark.parametrize("names", [("0", "1"), ("0_optimizer.lr=0.1", "1_x"), ("12-30-11-1_shapes", "12-30-12-1_shapes")])
+@pytest.mark.parametrize(
+    "names", [("0", "1"), ("0_optimizer.lr=0.1", "1_x"), ("12-30-11-1_shapes", "12-30-12-1_shapes")]
+)
 def test_folders_that_name_themselves_give_way_to_options(tmp_path: Path, names: tuple[str, str]) -> None:
     for name, lr in zip(names, (0.1, 0.2), strict=True):
         make_run(tmp_path / name, config(optimizer={"lr": lr}))

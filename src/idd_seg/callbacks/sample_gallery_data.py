@@ -22,8 +22,8 @@ from idd_seg.errors import printable
 from idd_seg.evaluation.probes import class_distances
 from idd_seg.losses.ops.grid import resize_like
 from idd_seg.losses.position import Position
-from idd_seg.ops.upsample import predict, whole_view
 from idd_seg.ops import colours
+from idd_seg.ops.upsample import predict, whole_view
 from idd_seg.types import Batch, Outputs
 
 FORMAT = 1

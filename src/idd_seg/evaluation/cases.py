@@ -37,7 +37,10 @@ class Judged:
 def judged(scores: Mapping[str, PerImage]) -> list[Judged]:
     """Return the pictures with a labelled pixel, whose scores stand in the order of the split, for all networks."""
     rows = zip(*(found.rows for found in scores.values()), strict=True)
-    every = [Judged(i, row[0][0], dict(zip(scores, (own.miou for _, own, _ in row), strict=True))) for i, row in enumerate(rows)]
+    every = [
+        Judged(i, row[0][0], dict(zip(scores, (own.miou for _, own, _ in row), strict=True)))
+        for i, row in enumerate(rows)
+    ]
     return [one for one in every if not any(math.isnan(value) for value in one.miou.values())]
 
 

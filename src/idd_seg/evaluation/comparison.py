@@ -167,7 +167,9 @@ def sample_columns(
     for index in torch.linspace(0, len(dataset) - 1, count).long().tolist():
         sample, batch = data.one(split, index, device)
         size = sample.label.shape
-        found = [predict([whole_view(network(batch.image).logits, size)], size)[0].cpu() for network in networks.values()]
+        found = [
+            predict([whole_view(network(batch.image).logits, size)], size)[0].cpu() for network in networks.values()
+        ]
         labels = [ids.to(torch.uint8).numpy() for ids in (sample.label, *found)]
         columns.append(Column(sample.image.permute(1, 2, 0).numpy(), labels))
     return columns

@@ -42,7 +42,9 @@ def draw(
     rows = [(heading, i, case) for heading, cases in sections.items() for i, case in enumerate(cases)]
     columns = ["image", "truth", *rows[0][2].masks, errors]
     heights = [WIDTH * case.truth.shape[0] / case.truth.shape[1] for _, _, case in rows]
-    lines = [LINE * (2.2 if place == 0 else 1) + (GAP if place == 0 and i else 0) for i, (_, place, _) in enumerate(rows)]
+    lines = [
+        LINE * (2.2 if place == 0 else 1) + (GAP if place == 0 and i else 0) for i, (_, place, _) in enumerate(rows)
+    ]
     total = sum(heights) + sum(lines)
     fig = figure((WIDTH + 0.06) * len(columns), total)
     top = total
@@ -66,8 +68,6 @@ def draw(
 def _key(fig: Any, words: Mapping[int, str], height: float) -> None:
     from matplotlib.patches import Patch
 
-    patches = [
-        Patch(facecolor=[c / 255 for c in COLOURS[i]], edgecolor="0.5", label=word) for i, word in words.items()
-    ]
+    patches = [Patch(facecolor=[c / 255 for c in COLOURS[i]], edgecolor="0.5", label=word) for i, word in words.items()]
     place = {"loc": "upper center", "bbox_to_anchor": (0.5, height), "ncol": len(patches)}
     fig.legend(handles=patches, title="errors", title_fontsize=8, fontsize=8, frameon=False, **place)

@@ -38,7 +38,9 @@ def draw(networks: Mapping[str, Matrices], class_names: Sequence[str]) -> Any:
     for i, (name, found) in enumerate(networks.items()):
         bottom = 1 - (i * height + 0.25 + side) / (len(networks) * height)
         left, right = (
-            fig.add_axes(((j * width + LEFT) / (2 * width), bottom, side / (2 * width), side / (len(networks) * height)))
+            fig.add_axes(
+                ((j * width + LEFT) / (2 * width), bottom, side / (2 * width), side / (len(networks) * height))
+            )
             for j in (0, 1)
         )
         kept = np.ix_(there, there)

@@ -75,9 +75,7 @@ def _member(archive: zipfile.ZipFile, name: object, limit: int) -> bytes:
         raise UnreadableError(f"{text_of(name, 80)} in {FILE} is broken") from None
 
 
-def read_cases(
-    folder: Path, twin: Path | None, classes: int, most: int, notes: list[str]
-) -> dict[str, Any] | None:
+def read_cases(folder: Path, twin: Path | None, classes: int, most: int, notes: list[str]) -> dict[str, Any] | None:
     """Return the pictures that the page shows of a run; what is broken is left out and noted.
 
     Args:

@@ -22,7 +22,7 @@ class Stat:
 
 @dataclass
 class Group:
-    """Runs of equal options; `options` are those that differ between the groups, `label` is what the group is called."""
+    """Runs of equal options, and what they are called; `options` are those that differ between the groups."""
 
     runs: list[FoundRun]
     label: str = ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
@@ -69,12 +69,18 @@ def _folder(group: Named, depth: int) -> str:
         paths = {path.parent for path in paths}  # METHOD/seed0, METHOD/seed1
     if len({path.parent for path in paths}) > 1:
         return ""
-    last = os.path.commonprefix([path.name for path in paths])
+    last = _beginning([path.name for path in paths])
     last = last if len(paths) == 1 else re.sub(r"[\s._=-]*(seed)?[\s._=-]*$", "", last)
     parents = next(iter(paths)).parent.parts[1:]
     if not last or AUTOMATIC.match(last):
         return ""
     return text_of("/".join([*parents[len(parents) - depth + 1 :], last]), MOST)
+
+
+def _beginning(words: Sequence[str]) -> str:
+    """Return the letters that all words begin with."""
+    same = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*words, strict=False))
+    return "".join(letters[0] for letters in same)
 
 
 def _by_options(groups: Sequence[Named]) -> list[str]:
