@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 
 from idd_seg.errors import DataError
-from idd_seg.ops.colours import distinct_colours
 
 LIMIT = 1 << 20  # bytes of a class list
 SHOWN = 20  # faults that are said at once
@@ -91,6 +90,8 @@ def read_class_list(path: str | Path) -> ClassList:
 
 def _palette(given: Sequence[list[int] | None]) -> list[list[int]]:
     """Return the colours of all classes: those without one get colours that can be told apart from all others."""
+    from idd_seg.ops.colours import distinct_colours  # needs OpenCV, for which the command line does not wait
+
     made = iter(distinct_colours(given.count(None), [colour for colour in given if colour is not None]))
     return [next(made) if colour is None else colour for colour in given]
 
