@@ -185,6 +185,11 @@ def test_compare_makes_table_and_picture(work: Path) -> None:
     networks = json.loads((work / "compared" / "comparison.json").read_text())["networks"]
     assert list(networks) == ["teacher", "one", "two"]
     assert networks["teacher"]["class_distance_error"] == 0
+    assert (work / "compared" / "matrices.png").stat().st_size > 10_000
+    assert (work / "compared" / "pictures.png").stat().st_size > 10_000
+    rows = list(csv.DictReader((work / "compared" / "pictures.csv").open(encoding="utf-8")))
+    assert list(rows[0]) == ["picture", "teacher", "one", "two", "two - one"]
+    assert {row["two - one"] for row in rows} == {"0.00"}
     assert networks["one"] | {"images_per_s": 0} == networks["two"] | {"images_per_s": 0}
 
 

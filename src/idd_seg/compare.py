@@ -16,7 +16,8 @@ def main(cfg: DictConfig) -> None:
     from idd_seg.config import restore
     from idd_seg.config.teacher_channels import channels_of
     from idd_seg.errors import CheckpointError, ConfigError
-    from idd_seg.evaluation import comparison
+    from idd_seg.evaluation import cases, comparison
+    from idd_seg.evaluation.per_image import PerImage
     from idd_seg.evaluation.scoring import pick_device
     from idd_seg.plotting.figures import save
     from idd_seg.runs.provenance import describe_run, write_json
@@ -25,8 +26,8 @@ def main(cfg: DictConfig) -> None:
         raise ConfigError('runs must name run folders: "runs={twin: FOLDER, student: FOLDER}"')
     if cfg.checkpoint not in ("last", "best"):
         raise ConfigError(f"checkpoint must be last or best, got '{cfg.checkpoint}'")
-    for key in ("samples", "probe_steps"):
-        check_whole(cfg, key, 1)
+    for key, least in (("samples", 1), ("probe_steps", 1), ("worst", 0)):
+        check_whole(cfg, key, least)
     saved = {
         str(name): read_checkpoint(Path(str(folder)) / "checkpoints" / f"{cfg.checkpoint}.ckpt")
         for name, folder in cfg.runs.items()
@@ -57,8 +58,11 @@ def main(cfg: DictConfig) -> None:
                 f"'{s.path}' sees {channels_of(s)} channels, and the data of '{newest.path}' have "
                 f"{data.pixels.channels}"
             )
+    per_image = {name: PerImage(data.class_names) for name in networks}
     portraits = {
-        name: comparison.portray(name, network, data, cfg.split, device, cfg.probe_steps, cfg.seed)
+        name: comparison.portray(
+            name, network, data, cfg.split, device, cfg.probe_steps, cfg.seed, per_image[name] if cfg.worst else None
+        )
         for name, network in networks.items()
     }
     columns = comparison.sample_columns(networks, data, cfg.split, device, cfg.samples)
@@ -70,7 +74,15 @@ def main(cfg: DictConfig) -> None:
     comparison.print_table(title, portraits, data.class_names)
     (run_dir / "comparison.md").write_text(comparison.markdown(title, portraits, data.class_names), encoding="utf-8")
     picture = save(comparison.draw(portraits, columns, data), run_dir / "comparison.png")
-    print(f"picture: {picture}")
+    matrices = save(comparison.draw_matrices(portraits, data.class_names), run_dir / "matrices.png")
+    print(f"pictures: {picture}, {matrices}")
+    names = [str(name) for name in cfg.runs]
+    pair = (names[0], names[-1]) if len(names) > 1 else None
+    if cfg.worst and (pictures := cases.judged(per_image)):
+        print(f"picture by picture: {cases.write(run_dir / 'pictures.csv', pictures, pair)}")
+        chosen = cases.choose(pictures, pair, names[-1], cfg.worst)
+        fig = cases.show(chosen, networks, data, cfg.split, device, pair)
+        print(f"the worst, and what changed: {save(fig, run_dir / 'pictures.png')}")
 
 
 if __name__ == "__main__":

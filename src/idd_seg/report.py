@@ -31,9 +31,17 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="N",
         help="runs whose pictures and matrices are embedded, the best first; 32 MiB at most (%(default)s)",
     )
+    parser.add_argument(
+        "--worst",
+        type=int,
+        default=4,
+        metavar="N",
+        help="pictures of each of these runs that are worst, most improved and most worsened (%(default)s)",
+    )
     found = parser.parse_args(words)
-    if found.pictures < 0:
-        parser.error(f"argument --pictures: must be at least 0, got {found.pictures}")
+    for name in ("pictures", "worst"):
+        if getattr(found, name) < 0:
+            parser.error(f"argument --{name}: must be at least 0, got {getattr(found, name)}")
     return found
 
 

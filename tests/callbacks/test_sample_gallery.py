@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,29 @@ def test_samples_are_named_and_their_pictures_are_class_ids_in_the_class_colours
     assert (distilled / "pictures" / "predictions.png").stat().st_size > 5000
 
 
+def test_scored_images_have_a_score_each_and_small_masks(distilled: Path) -> None:
+    with zipfile.ZipFile(distilled / "exhibits" / "scored.zip") as archive:
+        content = json.loads(archive.read("scored.json"))
+        assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
+        assert (content["format"], content["split"], content["length"]) == (1, "val", 4)
+        shown = content_of(distilled)["samples"]  # both are the whole split here
+        assert [image["name"] for image in content["images"]] == [sample["name"] for sample in shown]
+        for image, sample in zip(content["images"], shown, strict=True):
+            for kind in ("truth", "student", "teacher"):
+                small = np.asarray(Image.open(io.BytesIO(archive.read(image[kind]))))
+                assert (small == np.asarray(Image.open(distilled / "exhibits" / sample[kind]))).all()
+            assert Image.open(io.BytesIO(archive.read(image["image"]))).size == (32, 32)
+    truth, found = (np.asarray(Image.open(distilled / "exhibits" / shown[0][kind])) for kind in ("truth", "student"))
+    known = truth != IGNORED
+    iou = [
+        ((truth == i) & (found == i) & known).sum() / union
+        for i in range(11)
+        if (union := (((truth == i) | (found == i)) & known).sum())
+    ]
+    assert content["images"][0]["miou"]["student"] == pytest.approx(np.mean(iou), abs=1e-6)
+    assert set(content["images"][0]["miou"]) == {"student", "teacher"}
+
+
 def test_distances_are_known_for_student_and_teacher_and_null_for_absent_classes(distilled: Path) -> None:
     content = content_of(distilled)
     present = np.array(content["confusion"]).sum(1) > 0
@@ -86,7 +111,10 @@ def test_position_maps_of_reading_and_truth(distilled: Path) -> None:
 
 
 def test_without_a_teacher_its_places_are_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = content_of(train(tmp_path, monkeypatch, "loss=ce", "callbacks.sample_gallery.count=2"))
+    options = ("callbacks.sample_gallery.count=2", "callbacks.sample_gallery.scored=0")
+    run = train(tmp_path, monkeypatch, "loss=ce", *options)
+    assert not (run / "exhibits" / "scored.zip").exists()
+    content = content_of(run)
     assert [sample["teacher"] for sample in content["samples"]] == [None, None]
     assert [sample["name"] for sample in content["samples"]] == ["shapes:0/val/0", "shapes:0/val/3"]
     assert content["class_distances"]["teacher"] is None

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from omegaconf.errors import OmegaConfBaseException
 
 from idd_seg.config.messages import explain
 from idd_seg.data.pipeline.class_list import ClassList, read_class_list
 from idd_seg.errors import DataError, UserError
-from tests.data.layouts import make_data, voc_palette
+from idd_seg.ops.colours import difference, distinct_colours
+from tests.data.layouts import make_data
 
 
 def read(tmp_path: Path, text: str | bytes) -> ClassList:
@@ -25,8 +27,7 @@ def test_names_alone(tmp_path: Path) -> None:
     assert (found.names, found.count) == (["road", "traffic light", "街"], 3)
     assert found.label_values == {0: 0, 1: 1, 2: 2}
     assert (found.ignored, found.ignored_colours) == ([], [])
-    flat = voc_palette()
-    assert found.palette == [flat[3:6], flat[6:9], flat[9:12]]  # the first, black, is left to what is no class
+    assert found.palette == distinct_colours(3)
 
 
 def test_everything_at_once(tmp_path: Path) -> None:
@@ -59,6 +60,15 @@ def test_colours_that_are_made_up_differ(tmp_path: Path) -> None:
     found = read(tmp_path, f"classes: [{', '.join(f'c{i}' for i in range(250))}]")
     assert len({tuple(colour) for colour in found.palette}) == 250
     assert [0, 0, 0] not in found.palette
+
+
+def test_colours_that_are_made_up_keep_away_from_those_that_are_given(tmp_path: Path) -> None:
+    blue = distinct_colours(1)[0]
+    found = read(tmp_path, f"classes: [a, {{name: b, colour: {blue}}}, {', '.join(f'c{i}' for i in range(38))}]")
+    apart = difference(*2 * [np.array(found.palette, np.uint8)])
+    np.fill_diagonal(apart, np.inf)
+    assert found.palette[1] == blue
+    assert apart.min() > 14
 
 
 def test_the_home_folder_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,9 @@ from idd_seg.checkpoints.reader import Saved
 from idd_seg.config.groups import config_dir
 from idd_seg.config.restore import data_from
 from idd_seg.data.cityscapes import IDS
-from idd_seg.data.pipeline.class_list import bit_colour
 from idd_seg.data.pipeline.labels import LabelMap, with_table
 from idd_seg.errors import DataError
+from idd_seg.ops.colours import bit_colour
 from tests.data.layouts import compose
 
 NUMBERS = {"camvid": 11, "voc": 21, "cityscapes": 19, "ade20k": 150, "coco_stuff": 171}

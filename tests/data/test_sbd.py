@@ -17,9 +17,9 @@ from PIL import Image
 
 from idd_seg.data.download import matlab5, sbd
 from idd_seg.data.download.sbd import AugmentedVOC, read_mat
-from idd_seg.data.pipeline.class_list import bit_colour
 from idd_seg.data.voc import VOC
 from idd_seg.errors import DataError
+from idd_seg.ops.colours import bit_colour
 from tests.data.sources import SIZE, label_map, photograph
 from tests.data.sources import settings as common
 

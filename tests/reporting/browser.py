@@ -66,6 +66,6 @@ def opened(started: Any, path: Path, **options: Any) -> Iterator[tuple[Any, Hear
 
 def show_all(page: Any) -> None:
     """Scroll through the page, so that every section is drawn."""
-    for name in ("runs", "curves", "classes", "options", "matrices", "pictures"):
+    for name in ("runs", "curves", "classes", "options", "matrices", "pictures", "cases"):
         page.locator(f"#{name}").scroll_into_view_if_needed()
         page.wait_for_selector(f"#{name} .body > *")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 from PIL import Image
 
 CLASSES = ("road", "tree", "sky")
@@ -65,6 +69,44 @@ def make_run(
     return folder
 
 
+def palette_image(ids: NDArray[Any], classes: int) -> Image.Image:
+    """Class ids (H, W) as the PNGs of a run hold them."""
+    picture = Image.fromarray(ids.astype(np.uint8))
+    picture.putpalette([channel for i in range(classes) for channel in PALETTE[i % len(PALETTE)]])
+    return picture
+
+
+def add_scored(
+    folder: Path, mious: Mapping[str, float | None], wrong: int = 0, *, classes: int = 3, size: int = 16
+) -> Path:
+    """Write `exhibits/scored.zip` into a run folder: pictures by name, whose masks are right but for `wrong` columns.
+
+    The first column of the truth is not labelled.
+    """
+    (folder / "exhibits").mkdir(exist_ok=True)
+    path = folder / "exhibits" / "scored.zip"
+    truth = np.tile(np.arange(size) * classes // size, (size, 1))
+    truth[:, 0] = 255
+    found = np.where(np.arange(size) < size - wrong, np.arange(size) * classes // size, 0)
+    entries = []
+    with zipfile.ZipFile(path, "w") as archive:
+        for i, (name, miou) in enumerate(mious.items()):
+            pictures = {
+                "image": Image.linear_gradient("L").resize((size, size)).convert("RGB"),
+                "truth": palette_image(truth, classes),
+                "student": palette_image(np.tile(found, (size, 1)), classes),
+            }
+            names = {kind: f"{i}_{kind}.{'jpg' if kind == 'image' else 'png'}" for kind in pictures}
+            for kind, picture in pictures.items():
+                out = io.BytesIO()
+                picture.save(out, "JPEG" if kind == "image" else "PNG")
+                archive.writestr(names[kind], out.getvalue())
+            entries.append({"name": name, "miou": {"student": miou}, **names})
+        content = {"format": 1, "split": "val", "length": 100, "images": entries}
+        archive.writestr("scored.json", json.dumps(content))
+    return path
+
+
 def add_exhibits(
     folder: Path, classes: Sequence[str] = CLASSES, teacher: bool = True, size: int = 32
 ) -> dict[str, Any]:
@@ -78,7 +120,9 @@ def add_exhibits(
         names |= {"teacher": f"{i}_teacher.png"} if teacher else {}
         for k, name in enumerate(names.values()):
             picture = Image.linear_gradient("L").rotate(90 * (k + i)).resize((size, size))
-            (picture.convert("RGB") if name.endswith(".jpg") else picture.convert("P")).save(place / name)
+            # The second sample lacks the last class.
+            ids = np.asarray(picture).astype(int) * max(1, n - i) // 256
+            (picture.convert("RGB") if name.endswith(".jpg") else palette_image(ids, n)).save(place / name)
         samples.append({"name": f"sample {i}", "teacher": None, **names})
     distances = [[float(abs(i - j)) for j in range(n)] for i in range(n)]
     content = {

@@ -44,7 +44,7 @@ def test_gain_is_paired_by_seed_and_the_gap_is_between_twin_and_teacher(tmp_path
 def test_without_equal_seeds_the_gain_is_one_of_means(tmp_path: Path) -> None:
     make_run(tmp_path / "a", config(seed=1), 0.4)
     make_run(tmp_path / "b", config(("ce", "kd"), seed=2), 0.5)
-    group = groups_below(tmp_path)[0]["loss=ce+kd"]
+    group = groups_below(tmp_path)[0]["b"]
     assert group.gain is not None
     assert (group.gain.mean, group.gain.std, group.paired) == (pytest.approx(0.1), None, False)
 
@@ -88,6 +88,40 @@ def test_a_teacher_that_was_moved_is_known_by_its_hash(tmp_path: Path) -> None:
     (teacher / "checkpoints" / "last.ckpt").write_bytes(b"others")
     digest_of.cache_clear()
     assert all(group.teacher is None for group in groups_below(tmp_path)[0].values())
+
+
+def test_a_group_is_called_by_its_name(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        make_run(tmp_path / f"{seed}_x", config(seed=seed, name="the twin"))
+        make_run(tmp_path / f"1{seed}_x", config(("ce", "kd"), seed=seed, name="the student"))
+    assert sorted(groups_below(tmp_path)[0]) == ["the student", "the twin"]
+
+
+@pytest.mark.parametrize("separator", [".", "_seed", "/", "/seed", " - seed "])
+def test_without_a_name_of_its_own_it_is_called_by_its_folder(tmp_path: Path, separator: str) -> None:
+    for seed in (0, 1):
+        make_run(tmp_path / f"twin{separator}{seed}", config(seed=seed))
+        make_run(tmp_path / f"idd_2{separator}{seed}", config(("ce", "idd"), seed=seed))
+    runs = [read_run(path.parent, path.parent.name) for path in sorted(tmp_path.rglob("run.json"))]
+    assert sorted(group.label for group in make_groups(runs, lambda _: None)[0]) == ["idd_2", "twin"]
+
+
+def test_equal_folders_are_told_apart_by_those_above_and_the_rest_by_options(tmp_path: Path) -> None:
+    runs = []
+    for i, (parent, lr) in enumerate((("a", 0.1), ("b", 0.2), ("c/x", 0.3), ("d/x", 0.4), ("e/p/q", 1), ("f/p/q", 2))):
+        runs.append(read_run(make_run(tmp_path / parent / "run", config(optimizer={"lr": lr})), str(i)))
+    found = [group.label for group in make_groups(runs, lambda _: None)[0]]
+    assert found[:4] == ["a/run", "b/run", "c/x/run", "d/x/run"]
+    assert found[4:] == ["p/q/run: optimizer.lr=1", "p/q/run: optimizer.lr=2"]
+
+
+@pytest.mark.parametrize(
+    "names", [("0", "1"), ("0_optimizer.lr=0.1", "1_x"), ("12-30-11-1_shapes", "12-30-12-1_shapes")]
+)
+def test_folders_that_name_themselves_give_way_to_options(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name, lr in zip(names, (0.1, 0.2), strict=True):
+        make_run(tmp_path / name, config(optimizer={"lr": lr}))
+    assert sorted(groups_below(tmp_path)[0]) == ["optimizer.lr=0.1", "optimizer.lr=0.2"]
 
 
 def test_options_that_say_the_same_are_one_axis(tmp_path: Path) -> None:

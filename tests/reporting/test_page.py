@@ -10,7 +10,7 @@ import pytest
 
 from idd_seg.report import main
 from tests.reporting.browser import browser, opened, show_all
-from tests.reporting.folders import add_exhibits, config, make_run
+from tests.reporting.folders import add_exhibits, add_scored, config, make_run
 
 HOSTILE = "</script><img src=x onerror=window.hacked=1><b>\"'&"
 
@@ -33,7 +33,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
             cfg["loss"]["idd_weight"] = weight
             run = make_run(folder / f"idd{weight}.{seed}", cfg, 0.45 + 0.05 * weight + 0.01 * seed, teacher=teacher)
             add_exhibits(run)
+            add_scored(run, {"a": 0.2, "b": 0.5, "c": 0.6}, wrong=2)
         add_exhibits(twin)
+        add_scored(twin, {"a": 0.3, "b": 0.4, "c": 0.6}, wrong=4)
     make_run(folder / "broken", config(("ce", "kd")), state="failed", error="loss is NaN at step 3")
     for name in ("metrics.json", "metrics.csv"):
         (folder / "broken" / name).unlink()
@@ -42,7 +44,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def first_cells(page: Any) -> list[str]:
-    return [row.split("twin:")[0].strip() for row in page.locator("tr.group td:first-child").all_inner_texts()]
+    return [row.split("options")[0].strip() for row in page.locator("tr.group td:first-child").all_inner_texts()]
 
 
 def test_the_table_is_sorted_by_keyboard(started: Any, study: Path) -> None:
@@ -50,7 +52,7 @@ def test_the_table_is_sorted_by_keyboard(started: Any, study: Path) -> None:
         head = page.locator("th", has_text="mIoU, %")
         assert head.get_attribute("aria-sort") == "descending"
         down = first_cells(page)
-        assert "teacher=none" in down[0]
+        assert down[0].endswith("teacher")
         head.locator("button").focus()
         page.keyboard.press("Enter")
         assert head.get_attribute("aria-sort") == "ascending"
@@ -61,7 +63,7 @@ def test_the_table_is_sorted_by_keyboard(started: Any, study: Path) -> None:
 
 def test_a_group_opens_and_shows_runs_errors_and_commands(started: Any, study: Path) -> None:
     with opened(started, study) as (page, _):
-        row = page.locator("tr.group", has_text="idd_weight=2")
+        row = page.locator("tr.group", has_text="idd2")
         assert "56.00 ± 1.00" in row.inner_text()
         assert "+15.00 ± 0.00" in row.inner_text()
         row.locator(".plus").press("Enter")
@@ -104,6 +106,8 @@ def test_the_slider_moves_by_arrow_keys_between_any_two_pictures(started: Any, s
         assert page.locator("#pictures img").nth(1).get_attribute("alt") == "twin of sample 0"
         assert page.locator("#pictures img").nth(1).evaluate("e => e.complete && e.naturalWidth") == 32
         assert page.locator("#pictures .key li").all_inner_texts() == ["road", "tree", "sky"]
+        page.get_by_label("Sample").select_option("sample 1")
+        assert page.locator("#pictures .key li").all_inner_texts() == ["road", "tree"]
 
 
 def test_matrices_are_read_by_arrow_keys(started: Any, study: Path) -> None:
@@ -114,6 +118,66 @@ def test_matrices_are_read_by_arrow_keys(started: Any, study: Path) -> None:
         page.locator("#matrices canvas").first.focus()
         page.keyboard.press("ArrowRight")
         assert page.locator("#matrices output").first.inner_text() == "road to tree: 1"
+
+
+def test_matrices_have_the_names_of_the_classes(started: Any, study: Path) -> None:
+    with opened(started, study) as (page, _):
+        page.locator("#matrices").scroll_into_view_if_needed()
+        page.wait_for_selector("#matrices canvas")
+        rows = page.locator("#matrices .heat").first.locator("svg").first.locator("text")
+        # A title, for a name that is cut, is a part of its text.
+        assert [text[: len(text) // 2] for text in rows.all_text_contents()] == ["road", "tree", "sky"]
+        assert not page.get_by_role("button", name="All names").is_visible()
+
+
+def test_of_many_classes_some_names_are_left_out_until_all_are_wanted(started: Any, tmp_path: Path) -> None:
+    classes = [f"class {i}" for i in range(150)]
+    add_exhibits(make_run(tmp_path / "a", config(), classes=classes), classes=classes)
+    main([str(tmp_path), "--out", str(tmp_path / "r.html")])
+    with opened(started, tmp_path / "r.html") as (page, _):
+        page.locator("#matrices").scroll_into_view_if_needed()
+        page.wait_for_selector("#matrices canvas")
+        names = page.locator("#matrices .heat").first.locator("svg").first.locator("text")
+        assert 20 <= names.count() <= 30
+        page.get_by_role("button", name="All names").click()
+        assert names.count() == 150
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+
+
+def test_the_worst_and_the_changed_pictures_have_error_maps(started: Any, study: Path) -> None:
+    with opened(started, study) as (page, _):
+        page.locator("#cases").scroll_into_view_if_needed()
+        page.wait_for_selector("#cases figure")
+        page.get_by_label("Run", exact=True).last.select_option("idd2, seed 1")
+        assert page.locator("#cases h3").all_inner_texts() == [
+            "Worst",
+            "Most improved against the twin",
+            "Most worsened against the twin",
+        ]
+        captions = page.locator("#cases figcaption").all_inner_texts()
+        assert [text.split()[0] for text in captions] == ["a", "b", "c", "b", "a"]
+        assert "twin 40.0 %, student 50.0 %; +10.0 points; 13.3 % of the pixels won, 0.0 % lost" in captions[3]
+        shown = page.locator("#cases figure").first.locator("img")
+        assert [shown.nth(i).get_attribute("alt") for i in range(5)] == [
+            f"{kind} of a" for kind in ("image", "truth", "twin", "student", "errors")
+        ]
+        assert shown.last.evaluate("e => e.complete && e.naturalWidth") == 16
+        assert page.locator("#cases .key").first.locator("li").all_inner_texts() == [
+            "right in both",
+            "wrong in both",
+            "won",
+            "lost",
+            "not labelled",
+        ]
+
+
+def test_options_are_below_the_name(started: Any, study: Path) -> None:
+    with opened(started, study) as (page, _):
+        cell = page.locator("tr.group", has_text="idd2").locator("td").first
+        assert "idd_weight=2" not in cell.inner_text()
+        assert "idd_weight=2" in str(cell.get_attribute("title"))
+        cell.locator("summary").press("Enter")
+        assert "loss=ce+idd" in cell.inner_text()
 
 
 def test_ranges_keep_lines_of_the_parallel_coordinates(started: Any, study: Path) -> None:

@@ -177,8 +177,9 @@ def test_exhibits_name_only_pictures_beside_them(tmp_path: Path) -> None:
     notes: list[str] = []
     found = read_exhibits(folder, notes)
     assert found is not None
-    assert set(found["samples"][0]) == {"name", "teacher"}
-    assert set(found["samples"][1]) == {"name", "image", "truth", "student", "teacher"}
+    assert set(found["samples"][0]) == {"name", "shown", "teacher"}
+    assert set(found["samples"][1]) == {"name", "shown", "image", "truth", "student", "teacher"}
+    assert [sample["shown"] for sample in found["samples"]] == [[0, 1, 2], [0, 1]]
     assert found["confusion"] is None
     assert [
         n for n in ("../../secret.png", "link.png", "page.png", "confusion") if any(n in note for note in notes)

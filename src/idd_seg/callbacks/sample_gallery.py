@@ -10,9 +10,12 @@ from torch import Tensor
 
 from idd_seg.callbacks.end_of_training import EndOfTraining
 from idd_seg.callbacks.sample_gallery_data import Gallery, exhibition, write
+from idd_seg.callbacks.scored_images import write_scored
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.data.pipeline.source import UInt8
 from idd_seg.distillation.module import Distiller
-from idd_seg.plotting.figures import colourise, sample_rows, save
+from idd_seg.ops.validation import require_whole
+from idd_seg.plotting.figures import classes_in, colourise, sample_rows, save
 
 
 class SampleGallery(EndOfTraining):
@@ -22,11 +25,13 @@ class SampleGallery(EndOfTraining):
 
     Args:
         count: held-out images that are shown, spread over the split.
+        scored: held-out images, spread over the split, that are kept small with a score each; see `scored_images`.
     """
 
-    def __init__(self, run_dir: str, count: int = 4) -> None:
+    def __init__(self, run_dir: str, count: int = 4, scored: int = 64) -> None:
         super().__init__()
-        self.run_dir, self.count = Path(run_dir), count
+        require_whole("callbacks.sample_gallery.scored", scored, 0)
+        self.run_dir, self.count, self.scored = Path(run_dir), count, scored
         self.confusion: Tensor | None = None
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -42,6 +47,7 @@ class SampleGallery(EndOfTraining):
         try:
             shown = exhibition(module, data, self.count, self.confusion)
             write(self.run_dir / "exhibits", shown, data)
+            write_scored(self.run_dir / "exhibits", module, data, self.scored)
             save(_draw(shown, data), self.run_dir / "pictures" / "predictions.png")
         except Exception as error:
             warnings.warn(f"the run has no exhibits: {type(error).__name__}: {error}", stacklevel=1)
@@ -49,8 +55,10 @@ class SampleGallery(EndOfTraining):
 
 def _draw(shown: Gallery, data: SegmentationDataModule) -> object:
     rows = [("image", [sample.image for sample in shown.samples])]
+    labels: list[UInt8] = []
     for kind in ("truth", "teacher", "student"):
         ids = [getattr(sample, kind) for sample in shown.samples]
         if ids[0] is not None:
             rows.append((kind, [colourise(one, data.palette) for one in ids]))
-    return sample_rows(rows, data.class_names, data.palette)
+            labels += ids
+    return sample_rows(rows, data.class_names, data.palette, classes_in(labels, data.num_classes))

@@ -23,8 +23,8 @@ from idd_seg.errors import printable
 from idd_seg.evaluation.probes import class_distances
 from idd_seg.losses.ops.grid import resize_like
 from idd_seg.losses.position import Position
+from idd_seg.ops import colours
 from idd_seg.ops.upsample import predict, whole_view
-from idd_seg.plotting.figures import IGNORED_COLOUR
 from idd_seg.types import Batch, Outputs
 
 FORMAT = 1
@@ -181,24 +181,26 @@ def plain(values: Tensor | None) -> Any:
 
 def _write_sample(folder: Path, index: int, sample: GallerySample, data: SegmentationDataModule) -> dict[str, Any]:
     entry: dict[str, Any] = {"name": printable(sample.name), "image": f"{index}_image.jpg"}
-    _fit(Image.fromarray(sample.image), Image.Resampling.BOX).save(folder / entry["image"], quality=90)
+    fit(Image.fromarray(sample.image), Image.Resampling.BOX).save(folder / entry["image"], quality=90)
     for kind in ("truth", "student", "teacher"):
         ids = getattr(sample, kind)
         entry[kind] = None if ids is None else f"{index}_{kind}.png"
         if ids is not None:
-            _fit(_palette_image(ids, data), Image.Resampling.NEAREST).save(folder / entry[kind])
+            fit(palette_image(ids, data), Image.Resampling.NEAREST).save(folder / entry[kind])
     return entry
 
 
-def _palette_image(ids: NDArray[np.uint8], data: SegmentationDataModule) -> Image.Image:
-    colours = np.full((256, 3), IGNORED_COLOUR, np.uint8)
-    colours[: len(data.palette)] = np.array(data.palette, np.uint8)
+def palette_image(ids: NDArray[np.uint8], data: SegmentationDataModule) -> Image.Image:
+    """Return class ids (H, W) as a picture with the classes' colours; what is no class is white."""
+    table = np.full((256, 3), colours.IGNORED, np.uint8)
+    table[: len(data.palette)] = np.array(data.palette, np.uint8)
     picture = Image.fromarray(ids, mode="P")
-    picture.putpalette(colours.tobytes())
+    picture.putpalette(table.tobytes())
     return picture
 
 
-def _fit(picture: Image.Image, resample: Image.Resampling) -> Image.Image:
-    if picture.width <= WIDTH:
+def fit(picture: Image.Image, resample: Image.Resampling, width: int = WIDTH) -> Image.Image:
+    """Return a picture that is no wider than `width` pixels."""
+    if picture.width <= width:
         return picture
-    return picture.resize((WIDTH, max(1, round(picture.height * WIDTH / picture.width))), resample)
+    return picture.resize((width, max(1, round(picture.height * width / picture.width))), resample)

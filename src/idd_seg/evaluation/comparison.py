@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -15,6 +15,7 @@ from rich.table import Table
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.data.pipeline.pixels import viewable
 from idd_seg.data.pipeline.source import UInt8
+from idd_seg.evaluation.per_image import PerImage
 from idd_seg.evaluation.probes import (
     TARGETS,
     Readability,
@@ -28,7 +29,8 @@ from idd_seg.evaluation.scoring import batches, confusion_of, images_per_second
 from idd_seg.metrics.confusion import Scores, scores
 from idd_seg.models.segmenter import Segmenter, count_parameters
 from idd_seg.ops.upsample import predict, whole_view
-from idd_seg.plotting.figures import colourise, figure, legend, show_image
+from idd_seg.plotting import matrices
+from idd_seg.plotting.figures import classes_in, colourise, figure, legend, show_image
 from idd_seg.plotting.tables import percent
 from idd_seg.types import Batch
 
@@ -58,10 +60,15 @@ def portray(
     device: torch.device,
     probe_steps: int,
     seed: int,
+    per_image: PerImage | None = None,
 ) -> Portrait:
-    """Measure a network: scores, size, speed, class distances and how well position can be read from it."""
+    """Measure a network: scores, size, speed, class distances and how well position can be read from it.
+
+    Args:
+        per_image: is given the scores of each picture.
+    """
     network.to(device).eval()
-    confusion = confusion_of(network, data, split, device, f"{name}: scores").cpu()
+    confusion = confusion_of(network, data, split, device, f"{name}: scores", per_image=per_image).cpu()
     first = next(iter(_plain(data, split, device)))
     distances = class_distances(
         network, batches(data, split, device, f"{name}: class distances"), data.num_classes, data.ignore_index
@@ -144,27 +151,35 @@ def markdown(title: str, portraits: Mapping[str, Portrait], class_names: list[st
     return "\n".join(lines) + "\n"
 
 
+class Column(NamedTuple):
+    """A sample: its image (H, W, 3), and class ids (H, W) of the truth and of each network."""
+
+    image: UInt8
+    labels: list[UInt8]
+
+
 @torch.no_grad()
 def sample_columns(
     networks: Mapping[str, Segmenter], data: SegmentationDataModule, split: str, device: torch.device, count: int
-) -> list[list[UInt8]]:
-    """Return image, truth and every network's prediction, as RGB, for `count` samples spread over the split."""
+) -> list[Column]:
+    """Return image, truth and every network's prediction for `count` samples spread over the split."""
     dataset = data.dataset(split)
     columns = []
     for index in torch.linspace(0, len(dataset) - 1, count).long().tolist():
         sample, batch = data.one(split, index, device)
-        column = [viewable(sample.image.permute(1, 2, 0).numpy()), colourise(sample.label.numpy(), data.palette)]
-        for network in networks.values():
-            predicted = predict([whole_view(network(batch.image).logits, sample.label.shape)], sample.label.shape)
-            column.append(colourise(predicted[0].cpu().numpy(), data.palette))
-        columns.append(column)
+        size = sample.label.shape
+        found = [
+            predict([whole_view(network(batch.image).logits, size)], size)[0].cpu() for network in networks.values()
+        ]
+        labels = [ids.to(torch.uint8).numpy() for ids in (sample.label, *found)]
+        columns.append(Column(viewable(sample.image.permute(1, 2, 0).numpy()), labels))
     return columns
 
 
-def draw(portraits: Mapping[str, Portrait], columns: list[list[UInt8]], data: SegmentationDataModule) -> Any:
+def draw(portraits: Mapping[str, Portrait], columns: list[Column], data: SegmentationDataModule) -> Any:
     """Draw samples, and beside each network its class-distance matrix and its mean position maps."""
     rows = ["image", "truth", *portraits]
-    height, width = columns[0][1].shape[:2]
+    height, width = columns[0].labels[0].shape
     n = len(columns)
     cell = 1.9
     fig = figure(cell * (n + 3 * height / width) * width / height + 1.2, cell * len(rows) + 0.9)
@@ -173,7 +188,8 @@ def draw(portraits: Mapping[str, Portrait], columns: list[list[UInt8]], data: Se
     )
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
-            show_image(fig.add_subplot(grid[i, j]), column[i], ylabel=row if j == 0 else "")
+            picture = colourise(column.labels[i - 1], data.palette) if i else column.image
+            show_image(fig.add_subplot(grid[i, j]), picture, ylabel=row if j == 0 else "")
     first = next(iter(portraits.values()))
     for k, target in enumerate(TARGETS):
         _heat(fig.add_subplot(grid[1, n + 1 + k]), first.position.truth[k], 1.0, f"true {target}\nposition")
@@ -186,8 +202,15 @@ def draw(portraits: Mapping[str, Portrait], columns: list[list[UInt8]], data: Se
         for k in range(len(TARGETS)):
             title = f"read, MSE {p.position.mse:.3f}" if k == 0 else f"Spearman {p.position.spearman:.2f}"
             _heat(fig.add_subplot(grid[i, n + 1 + k]), p.position.maps[k], 1.0, title)
-    legend(fig, data.class_names, data.palette, columns=8)
+    shown = classes_in((ids for column in columns for ids in column.labels), data.num_classes)
+    legend(fig, data.class_names, data.palette, shown, columns=8)
     return fig
+
+
+def draw_matrices(portraits: Mapping[str, Portrait], class_names: list[str]) -> Any:
+    """Draw every network's class distances and confusion, with the names of the classes."""
+    found = {name: matrices.Matrices(p.distances.numpy(), p.confusion.numpy()) for name, p in portraits.items()}
+    return matrices.draw(found, class_names)
 
 
 def _heat(axis: Any, values: torch.Tensor, top: float, title: str) -> None:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from idd_seg.data.pipeline.source import UInt8
-from idd_seg.plotting.figures import colourise, figure, legend, show_image
+from idd_seg.plotting.figures import classes_in, colourise, figure, legend, show_image
 
 SIDE = 384  # pixels of a sample's longer side
 MOST = 36  # letters of a title
@@ -58,7 +58,8 @@ def draw(samples: Sequence[Shown], classes: Classes) -> Any:
             show_image(axis, picture, words)
             axis.axis("on")
     if each == 2:
-        legend(fig, classes.names, classes.palette)
+        shown = classes_in((sample.label for sample in samples if sample.label is not None), len(classes.names))
+        legend(fig, classes.names, classes.palette, shown)
     bottom = 0.06 + 0.1 / inches  # the legend hangs at 0.06
     fig.subplots_adjust(left=0.01, right=0.99, bottom=bottom, top=1 - 0.25 / inches, wspace=0.03, hspace=0.09)
     return fig

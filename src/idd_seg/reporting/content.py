@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from idd_seg.plotting.error_maps import COLOURS, OF_ONE, OF_TWO
+from idd_seg.reporting.cases import read_cases
 from idd_seg.reporting.curves import POINTS, short, thin
 from idd_seg.reporting.exhibits import read_exhibits
 from idd_seg.reporting.files import text_of
-from idd_seg.reporting.groups import Group, Stat, gain_of, miou, pairs, short_key, short_value, stat
+from idd_seg.reporting.groups import Group, Stat, gain_of, miou, pairs, stat
+from idd_seg.reporting.labels import short_key, short_value
 from idd_seg.reporting.runs import FoundRun, Score
 
 ALL_POINTS = 600_000
@@ -27,17 +30,19 @@ class Content:
 
 
 def make_content(
-    title: str, groups: Sequence[Group], keys: Sequence[str], notes: Sequence[str], pictures: int
+    title: str, groups: Sequence[Group], keys: Sequence[str], notes: Sequence[str], pictures: int, worst: int = 4
 ) -> Content:
     """Turn groups into what the page reads.
 
     Args:
         pictures: the number of runs whose exhibits are embedded, at most ALL_EXHIBITS bytes of them.
+        worst: pictures of each of them that are worst, most improved and most worsened.
     """
     runs = [run for group in groups for run in group.runs]
     number_of = {id(run): i for i, run in enumerate(runs)}
-    exhibits = _exhibits(groups, number_of, pictures)
     paired = {number_of[id(run)]: (run, twin) for group in groups for run, twin in pairs(group)}
+    twins = {i: twin for i, (_, twin) in paired.items()}
+    exhibits = _exhibits(groups, number_of, twins, pictures, worst)
     entries = []
     for i, run in enumerate(runs):
         entry = _run(run)
@@ -49,6 +54,7 @@ def make_content(
     table = {
         "title": title,
         "notes": [text_of(note, 400) for note in notes],
+        "errors": _errors(),
         "axes": [{"key": key, "label": short_key(key)} for key in keys],
         "groups": [_group(group, groups, number_of) for group in groups],
         "runs": entries,
@@ -133,19 +139,29 @@ def _curves(runs: Sequence[FoundRun]) -> list[dict[str, Any]]:
     return found
 
 
-def _exhibits(groups: Sequence[Group], number_of: dict[int, int], count: int) -> dict[int, str]:
+def _exhibits(
+    groups: Sequence[Group], number_of: dict[int, int], twins: dict[int, FoundRun], count: int, worst: int
+) -> dict[int, str]:
     """Embed the exhibits of the best groups and of their twins first."""
     chosen: dict[int, str] = {}
     size = 0
     for run in _in_order(groups):
         if len(chosen) >= count or size >= ALL_EXHIBITS:
             break
-        if number_of[id(run)] not in chosen and (found := read_exhibits(run.folder, run.notes)) is not None:
+        i = number_of[id(run)]
+        if i not in chosen and (found := read_exhibits(run.folder, run.notes)) is not None:
+            twin = twins[i].folder if i in twins else None
+            found["cases"] = read_cases(run.folder, twin, len(found["classes"]), worst, run.notes)
             text = dump(found)
             if size + len(text) <= ALL_EXHIBITS:
-                chosen[number_of[id(run)]] = text
+                chosen[i] = text
                 size += len(text)
     return chosen
+
+
+def _errors() -> dict[str, list[tuple[str, tuple[int, int, int]]]]:
+    """Return the words and colours of error maps, of one network and of two."""
+    return {key: [(word, COLOURS[i]) for i, word in words.items()] for key, words in (("one", OF_ONE), ("two", OF_TWO))}
 
 
 def _in_order(groups: Sequence[Group]) -> list[FoundRun]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 from typing import Any
 
 from idd_seg.reporting.curves import short
 from idd_seg.reporting.files import LIMITS, UnreadableError, number, part, read_bytes, read_mapping, text_of
+from idd_seg.reporting.masks import ids_of, shown_in, uri_of
 
 SAMPLES = 6
 CLASSES = 256
 KINDS = ("image", "truth", "student", "teacher")
-MAGIC = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 Matrix = list[list[float | None]]
 
 
@@ -36,7 +35,7 @@ def read_exhibits(folder: Path, notes: list[str]) -> dict[str, Any] | None:
         "split": text_of(content.get("split", ""), 40),
         "classes": names,
         "palette": _palette(content.get("palette")),
-        "samples": _samples(folder / "exhibits", samples if isinstance(samples, list) else [], notes),
+        "samples": _samples(folder / "exhibits", samples if isinstance(samples, list) else [], len(names), notes),
         "distances": {k: _matrix(distances.get(k), len(names), f"class_distances.{k}", notes) for k in KINDS[2:]},
         "confusion": _matrix(content.get("confusion"), len(names), "confusion", notes, 15),
     }
@@ -54,12 +53,12 @@ def _palette(colours: object) -> list[list[int]]:
     return found
 
 
-def _samples(folder: Path, samples: list[Any], notes: list[str]) -> list[dict[str, Any]]:
+def _samples(folder: Path, samples: list[Any], classes: int, notes: list[str]) -> list[dict[str, Any]]:
     found = []
     for sample in samples[:SAMPLES]:
         if not isinstance(sample, dict):
             continue
-        pictures: dict[str, str] = {}
+        pictures: dict[str, bytes] = {}
         for kind in KINDS:
             if sample.get(kind) is not None:
                 try:
@@ -67,21 +66,29 @@ def _samples(folder: Path, samples: list[Any], notes: list[str]) -> list[dict[st
                 except UnreadableError as error:
                     notes.append(f"exhibits: {error}")
         if pictures:
-            found.append({"name": text_of(sample.get("name", ""), 120), **pictures})
+            uris = {kind: uri_of(content, kind) for kind, content in pictures.items()}
+            shown = _shown([content for kind, content in pictures.items() if kind != "image"], classes)
+            found.append({"name": text_of(sample.get("name", ""), 120), "shown": shown, **uris})
     return found
 
 
-def _picture(folder: Path, name: object) -> str:
+def _shown(masks: list[bytes], classes: int) -> list[int]:
+    """Return the classes that masks show; all, where that can't be told."""
+    try:
+        return shown_in([ids_of(content, "a mask") for content in masks], classes)
+    except (UnreadableError, ValueError):
+        return list(range(classes))
+
+
+def _picture(folder: Path, name: object) -> bytes:
     if not isinstance(name, str) or Path(name).name != name or name in ("", ".."):
         raise UnreadableError(f"'{text_of(name, 80)}' is not the name of a picture in it")
     path = folder / name
     if path.is_symlink():
         raise UnreadableError(f"{text_of(name, 80)} is a link and is not followed")
     content = read_bytes(path, LIMITS[".png"])
-    kind = next((mime for magic, mime in MAGIC.items() if content.startswith(magic)), None)
-    if kind is None:
-        raise UnreadableError(f"{text_of(name, 80)} is no PNG or JPEG")
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    uri_of(content, text_of(name, 80))
+    return content
 
 
 def _matrix(values: object, size: int, name: str, notes: list[str], digits: int = 4) -> Matrix | None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from idd_seg.reporting.files import text_of
+from idd_seg.reporting.labels import labels
 from idd_seg.reporting.options import axes, key_of
 from idd_seg.reporting.runs import FoundRun
-
-USUAL = 0.6
 
 
 @dataclass(frozen=True)
@@ -25,7 +22,7 @@ class Stat:
 
 @dataclass
 class Group:
-    """Runs of equal options; `options` are those that differ between the groups."""
+    """Runs of equal options, and what they are called; `options` are those that differ between the groups."""
 
     runs: list[FoundRun]
     label: str = ""
@@ -68,46 +65,18 @@ def make_groups(
         group.runs.sort(key=lambda run: (run.seed is None, run.seed or 0))
     chosen = dict.fromkeys(key for run in runs for key in run.changed)
     keys = axes([run.options for run in runs if run.options], list(chosen))
-    _name(groups, keys)
+    _set_options(groups, keys)
+    for group, label in zip(groups, labels(groups), strict=True):
+        group.label = label
     for group in groups:
         group.twin = _twin_of(group, groups)
         _measure(group, teacher_of)
     return groups, keys
 
 
-def _name(groups: Sequence[Group], keys: Sequence[str]) -> None:
-    """Set options and labels. A label leaves out what nearly all groups share, as long as labels stay different."""
-    counts: dict[str, Counter[str]] = {key: Counter() for key in keys}
+def _set_options(groups: Sequence[Group], keys: Sequence[str]) -> None:
     for group in groups:
         group.options = {key: group.runs[0].options[key] for key in keys if key in group.runs[0].options}
-        for key, value in group.options.items():
-            counts[key][str(value)] += 1
-    for group in groups:
-        usual = {k for k, v in group.options.items() if k != "loss" and counts[k][str(v)] > USUAL * counts[k].total()}
-        group.label = _label(group, usual)
-    labels = Counter(group.label for group in groups)
-    for group in groups:
-        if labels[group.label] > 1:
-            group.label = _label(group, set())
-
-
-def _label(group: Group, left_out: Set[str]) -> str:
-    first = group.runs[0]
-    shown = {key: value for key, value in group.options.items() if key not in left_out}
-    words = [f"{short_key(key)}={short_value(value)}" for key, value in shown.items()]
-    return ", ".join(words) or (text_of(first.config.get("name", "")) if first.options else "") or first.name
-
-
-def short_key(key: str) -> str:
-    """Return a key as a label: `loss.idd_weight` -> `idd_weight`, `optimizer._target_` -> `optimizer`."""
-    return key.removesuffix("._target_").removeprefix("loss.")
-
-
-def short_value(value: object) -> str:
-    """Return a value as a label; a class path by its class."""
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    text = text.rsplit(".", 1)[-1] if text.startswith(("idd_seg.", "torch.", "lightning.")) else text
-    return text if len(text) <= 60 else text[:59] + "…"
 
 
 def _twin_of(group: Group, groups: Sequence[Group]) -> Group | None:

@@ -9,7 +9,7 @@ from importlib.resources import files
 
 from idd_seg.reporting.content import Content
 
-SCRIPTS = ("core", "table", "chart", "curves", "bars", "heat", "slider", "parallel", "main")
+SCRIPTS = ("core", "table", "chart", "curves", "bars", "heat", "slider", "cases", "parallel", "main")
 
 
 def make_page(title: str, content: Content) -> str:

@@ -174,6 +174,8 @@ def _compared(cfg: Any, *, moved: bool) -> dict[str, Any]:
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     found = _flat({**plain, "data": with_table(plain["data"])} if isinstance(plain.get("data"), Mapping) else plain)
     found = {key: value for key, value in found.items() if not is_as_before(key, value)}
+    if found.get("data.masks", "indices") == "indices":
+        found.pop("data.palette", None)  # drawn, and not learnt from: classes without a colour had others before
     root = found.get("data.root")
     if moved and isinstance(root, str):
         inside = {key: value for key, value in found.items() if isinstance(value, str) and key.startswith("data.")}

@@ -13,10 +13,10 @@ from PIL import Image
 from rich.progress import track
 
 from idd_seg.data.download.matlab5 import read_field
-from idd_seg.data.pipeline.class_list import bit_colour
 from idd_seg.data.pipeline.files import read_list
 from idd_seg.data.pipeline.source import UInt8
 from idd_seg.errors import DataError
+from idd_seg.ops.colours import bit_colour
 
 CLASSES = 21
 MAT_LIMIT = 4 << 20  # bytes of a .mat file; the real ones have some kilobytes

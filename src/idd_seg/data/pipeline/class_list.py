@@ -46,7 +46,7 @@ def read_class_list(path: str | Path) -> ClassList:
 
     The file holds `classes`, a list of names or of {name, colour, value or values}, and may hold `ignore`, a list of
     values or colours that take no part. A class without a value has its place in the list, from 0; one without a
-    colour gets one.
+    colour gets one that differs from all others as far as can be.
 
     Raises:
         DataError: that names the file and every entry that can't be used.
@@ -85,7 +85,15 @@ def read_class_list(path: str | Path) -> ClassList:
     colours = [v for v in ignore if isinstance(v, list) and _is_colour(v, "ignore", faults)]
     if faults:
         raise DataError(_together(path, faults))
-    return ClassList(names, [colour for _, colour, _ in entries], label_values, ignored, colours)
+    return ClassList(names, _palette([colour for _, colour, _ in entries]), label_values, ignored, colours)
+
+
+def _palette(given: Sequence[list[int] | None]) -> list[list[int]]:
+    """Return the colours of all classes: those without one get colours that can be told apart from all others."""
+    from idd_seg.ops.colours import distinct_colours  # needs OpenCV, for which the command line does not wait
+
+    made = iter(distinct_colours(given.count(None), [colour for colour in given if colour is not None]))
+    return [next(made) if colour is None else colour for colour in given]
 
 
 def _together(path: Path, faults: Sequence[str]) -> str:
@@ -115,8 +123,8 @@ def _load(path: Path) -> tuple[Any, Any]:
         raise DataError(f"{path}: the class list is no YAML ({' '.join(str(error).split())})") from error
 
 
-def _entry(raw: Any, index: int, written: Any, faults: list[str]) -> tuple[str, list[int], list[int]] | None:
-    """Return name, colour and values of a class, or None after saying what is wrong with it."""
+def _entry(raw: Any, index: int, written: Any, faults: list[str]) -> tuple[str, list[int] | None, list[int]] | None:
+    """Return name, colour (None: it has none) and values of a class, or None after saying what is wrong with it."""
     if not isinstance(raw, dict):
         raw, written = {"name": raw}, {"name": written}
     if not isinstance(raw.get("name"), str) or set(raw) - KEYS:
@@ -130,7 +138,7 @@ def _entry(raw: Any, index: int, written: Any, faults: list[str]) -> tuple[str, 
     if not isinstance(values, list) or ("value" in raw and "values" in raw):
         faults.append(f"class '{name}' has either a 'value', or 'values', a list")
         values = []
-    colour = bit_colour(index + 1)
+    colour = None
     if "colour" in raw and _is_colour(raw["colour"], name, faults):
         colour = raw["colour"]
     return name, colour, [value for value in values if _is_value(value, name, faults)]
@@ -164,13 +172,3 @@ def _is_colour(raw: Any, name: str, faults: list[str]) -> bool:
     before = len(faults)
     faults += [fault for channel in raw if (fault := _fault_of(channel, name))]
     return len(faults) == before
-
-
-def bit_colour(index: int) -> list[int]:
-    """Return colour `index` of Pascal VOC's palette: the bits of the index, dealt out to the channels in turn."""
-    channels = [0, 0, 0]
-    for place in range(8):
-        for channel in range(3):
-            channels[channel] |= ((index >> channel) & 1) << (7 - place)
-        index >>= 3
-    return channels

@@ -11,3 +11,4 @@ lazily('classes', drawBars);
 lazily('options', drawParallel);
 lazily('matrices', drawMatrices);
 lazily('pictures', drawSlider);
+lazily('cases', drawCases);

@@ -1,3 +1,11 @@
+// A legend: words and their colours.
+const legendOf = (label, entries) => el('ul', { class: 'key', 'aria-label': label }, ...entries.map(([name, c]) => {
+  const swatch = el('span');
+  swatch.style.background = rgb(c);
+  return el('li', {}, swatch, name);
+}));
+// Of the classes that are shown.
+const classKey = ({ classes, palette }, shown) => legendOf('Colours of the classes', shown.filter((i) => i < palette.length).map((i) => [classes[i], palette[i]]));
 const drawSlider = (place) => {
   const having = embedded().filter(([i]) => exhibitsOf(i).samples.length);
   if (!having.length) {
@@ -7,6 +15,7 @@ const drawSlider = (place) => {
   let run = having.some(([i]) => i === bestEmbedded()) ? bestEmbedded() : having[0][0];
   let sample = 0;
   let sides = ['truth', 'student'];
+  let shown = [];
   const tools = el('div', { class: 'tools' });
   const holder = el('div');
   const twinOf = (i) => {
@@ -20,6 +29,7 @@ const drawSlider = (place) => {
     const twin = twinOf(run);
     const same = twin !== undefined && data.runs[twin].exhibits ? exhibitsOf(twin).samples.find((s) => s.name === own.name) : undefined;
     if (same) found.twin = same.student;
+    shown = [...new Set([...own.shown, ...(same ? same.shown : [])])].sort((a, b) => a - b);
     return Object.fromEntries(Object.entries(found).filter(([, uri]) => uri));
   };
   const draw = () => {
@@ -53,13 +63,7 @@ const drawSlider = (place) => {
     slide.addEventListener('pointerdown', drag);
     slide.addEventListener('pointermove', drag);
     slide.addEventListener('dragstart', (event) => event.preventDefault());
-    const { classes, palette } = exhibitsOf(run);
-    const key = classes.slice(0, palette.length).map((name, i) => {
-      const swatch = el('span');
-      swatch.style.background = rgb(palette[i]);
-      return el('li', {}, swatch, name);
-    });
-    holder.replaceChildren(slide, range, el('ul', { class: 'key', 'aria-label': 'Colours of the classes' }, ...key));
+    holder.replaceChildren(slide, range, classKey(exhibitsOf(run), shown));
     move();
   };
   place.append(tools, holder);

@@ -60,12 +60,15 @@ const runRows = (run) => {
   return details.children.length ? [row, el('tr', { class: 'more' }, el('td', { colspan: COLUMNS.length + 1 }, details))] : [row];
 };
 
+// In which options a group differs from others.
+const optionsOf = (group) => data.axes.filter(({ key }) => key in group.options).map(({ key, label }) => `${label}=${typeof group.options[key] === 'number' ? compact(group.options[key]) : group.options[key]}`).join(', ');
 const groupRow = (group, index) => {
   const rows = [];
   const plus = el('button', { type: 'button', class: 'plus', 'aria-expanded': 'false', 'aria-label': `Runs of ${group.label}` }, '+');
   const twin = group.twin === null ? null : el('div', { class: 'soft' }, `twin: ${data.groups[group.twin].label}`);
   const unwell = Object.keys(group.states).some((name) => name !== 'finished');
-  const name = el('td', {}, plus, group.label, twin);
+  const options = optionsOf(group);
+  const name = el('td', { title: options }, plus, group.label, options ? el('details', {}, el('summary', {}, 'options'), options) : null, twin);
   const row = el('tr', { class: 'group', 'data-group': index }, name, ...COLUMNS.map(([title, , , text]) => el('td', { class: title === 'state' && unwell ? 'bad' : '' }, text(group))));
   plus.addEventListener('click', () => {
     const open = plus.getAttribute('aria-expanded') === 'true';
@@ -97,7 +100,7 @@ const drawTable = (place) => {
     heads.push(cell);
     return cell;
   };
-  const thead = el('thead', {}, el('tr', {}, head('run', 'the options that differ', (g) => g.label, 'ascending'), ...COLUMNS.map(([title, why, value]) => head(title, why, value, title === 'state' ? 'ascending' : 'descending'))));
+  const thead = el('thead', {}, el('tr', {}, head('run', 'the name or folder; below it the options that differ', (g) => g.label, 'ascending'), ...COLUMNS.map(([title, why, value]) => head(title, why, value, title === 'state' ? 'ascending' : 'descending'))));
   sort(COLUMNS[1][2], heads[2], 'descending');
   const all = el('button', { type: 'button', onclick: () => {
     const closed = [...tbody.querySelectorAll('.plus[aria-expanded=false]')];
