@@ -14,6 +14,15 @@ ROLE = re.compile(r":math:`([^`]+)`")
 BLOCK = re.compile(r"^([ ]*)\.\. math:: *((?:.+\n?)+?)(?=\n|\Z)", re.M)
 SHOWN = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.S)
 
+# A sign with an index has no size of its own in MathML; a pair around what it encloses has.
+FENCES = (
+    (r"\\[bB]ig\(", r"\\left("),
+    (r"\\[bB]ig\)", r"\\right)"),
+    (r"\\lVert(?![a-zA-Z])", r"\\left\\lVert "),
+    (r"\\rVert(?![a-zA-Z])", r"\\right\\rVert "),
+)
+WORD = re.compile(r'(?:<mi mathvariant="normal">\w</mi>){2,}')
+
 
 class Maths(griffe.Extension):
     """Lets the docstrings' formulas, which are written as Sphinx reads them, be those of Markdown."""
@@ -46,8 +55,19 @@ def in_mathml(page: str) -> str:
 def _formula(found: re.Match[str]) -> str:
     tex = html.unescape(found[3]).strip()
     kind = "inline" if found[2] == "(" else "block"
-    made = str(convert(tex, display=kind))
+    made = WORD.sub(_word, str(convert(_fenced(tex), display=kind)))
     if "\\" in made:
         raise ValueError(f"a formula has a command that MathML has not: {tex}")
     # Who reads the source, or copies, gets the TeX.
     return f'<{found[1]} class="arithmatex" title="{html.escape(tex)}">{made}</{found[1]}>'
+
+
+def _fenced(tex: str) -> str:
+    for sign, fence in FENCES:
+        tex = re.sub(sign, fence, tex)
+    return tex
+
+
+def _word(found: re.Match[str]) -> str:
+    letters = re.findall(r">(\w)<", found[0])
+    return f'<mi mathvariant="normal">{"".join(letters)}</mi>'
