@@ -27,6 +27,7 @@ from idd_seg.losses.idd import class_means
 from idd_seg.losses.ops.class_distances import distance_matrix
 from idd_seg.losses.ops.class_edges import class_edges
 from idd_seg.losses.ops.grid import nearest_labels
+from idd_seg.losses.ops.overlaps import class_overlaps
 from idd_seg.losses.ops.position_probe import fit_step, frozen_probe
 from idd_seg.losses.ops.spatial_distributions import blurred, spatial_softmax
 from idd_seg.models.segmenter import Segmenter
@@ -48,6 +49,14 @@ def show_ce(outputs: Outputs, batch: Batch, data: SegmentationDataModule) -> Ten
     """Probability of the true class."""
     labels = nearest_labels(batch.label, outputs.logits.shape[-2:]).clamp(max=data.num_classes - 1)
     return outputs.logits.softmax(1).gather(1, labels[:, None])[0, 0]
+
+
+def show_dice(outputs: Outputs, batch: Batch, data: SegmentationDataModule) -> Tensor:
+    """Overlap of each pixel's class with the labels of the whole batch, 0 to 1."""
+    overlap, mass, counted = class_overlaps(outputs.logits, batch.label, data.ignore_index)
+    found = 2 * overlap / (mass + counted).clamp(min=1)
+    labels = nearest_labels(batch.label, outputs.logits.shape[-2:])[0]
+    return found[labels.clamp(max=data.num_classes - 1)]
 
 
 def show_kd(outputs: Outputs, batch: Batch, data: SegmentationDataModule) -> Tensor:

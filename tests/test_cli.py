@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import resource
 import shlex
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,15 @@ from tests.helpers import TINY, clean_error, run, run_here
 
 
 def test_help_answers_at_once(tmp_path: Path) -> None:
-    start = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     result = run("train", "--help", cwd=tmp_path)
-    assert time.monotonic() - start < 3
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 3
     assert result.returncode == 0
     assert "loss.idd_weight=0.5" in result.stdout
-    assert "student: " in result.stdout
+    assert "\nstudent=small " in result.stdout
     # What can be chosen, and nothing else.
-    assert "head@student.head: aspp," in result.stdout
-    assert "setting: " not in result.stdout
+    assert "of aspp, deeplabv3plus," in result.stdout
+    assert "setting=" not in result.stdout
     assert "parts/" not in result.stdout
 
 
@@ -40,13 +40,18 @@ def test_every_command_has_help(command: str, tmp_path: Path) -> None:
     result = run_here(command, "--help", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert f"python -m idd_seg.{command}" in result.stdout
+    lines = result.stdout.splitlines()
+    assert len(lines) <= 55, "one screen"
+    assert max(map(len, lines)) <= 150
 
 
 def test_help_shows_the_options_of_what_is_chosen(tmp_path: Path) -> None:
-    result = run_here("train", "--help", "data=voc", "student=r18", cwd=tmp_path)
-    assert "train_list: train" in result.stdout
-    assert "\nhydra:" not in result.stdout
+    result = run_here("train", "--help=all", "data=voc", "student=r18", cwd=tmp_path)
+    assert "data.train_list=train" in result.stdout
+    assert "\nhydra" not in result.stdout
     assert clean_error(run_here("train", "--help", "data=vox", cwd=tmp_path)).startswith("error: there is no data=vox")
+    nothing = clean_error(run_here("train", "--help=los", cwd=tmp_path))
+    assert nothing == "error: --help=los: no option and no group has this name. --help=all lists all of them"
 
 
 def test_cfg_job_prints_the_configuration(tmp_path: Path) -> None:
@@ -109,7 +114,7 @@ MISTAKES = [
     (["callbacks=average", "callbacks.average.decay=x"], "callbacks.average.decay must be a number, got 'x'"),
     (["head=aspp"], "there is no option 'head': a head belongs to a network. The student's: head@student.head=psp"),
     (["setting=shapes"], "there is no option 'setting': conf/study/setting/ holds parts of other files."),
-    (["frozen=base"], "there is no option 'frozen': conf/parts/frozen/ holds parts of other files. --help lists"),
+    (["frozen=base"], "there is no option 'frozen': conf/parts/frozen/ holds parts of other files. --help=all lists"),
     (
         ["augment=field"],
         "there is no option 'augment': conf/parts/augment/ holds parts of other files; what they say stands in data.",

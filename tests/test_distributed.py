@@ -410,7 +410,7 @@ def test_a_bad_option_under_torchrun_is_one_error(own: Family) -> None:
     assert result.returncode != 0
     messages = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert messages == [
-        "error: there is no option 'optimizer.lrr'; did you mean 'optimizer.lr'? --help lists the options"
+        "error: there is no option 'optimizer.lrr'; did you mean 'optimizer.lr'? --help=all lists the options"
     ]
     assert not list(own.folder.glob("outputs/**/run.json"))
     assert not own.alive()

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from idd_seg.losses.dice import dice
 from idd_seg.losses.idd import InterClassDistance, inter_class_distance, pixel_class_distance
 from idd_seg.losses.ops.prototype_ema import PrototypeEMA
 from idd_seg.losses.position import Position
@@ -33,6 +34,17 @@ CASES: dict[str, Result] = {
 CASES |= {
     f"pixels-{resize}-{labels}": {"normalize": "mean", "resize": resize, "labels": labels, "loss": pixel_class_distance}
     for resize in ("nearest", "area")
+    for labels in ("random", "apart", "rank 1 ignored", "all ignored")
+}
+
+
+def of_dice(student: Tensor, teacher: Tensor, labels: Tensor, num_classes: int, **options: Any) -> Tensor:
+    """`dice` in place of a distance, of as many classes as the student's map has channels."""
+    return dice(student, torch.where(labels == 255, 255, labels % student.shape[1]))
+
+
+CASES |= {
+    f"dice-{labels}": {"normalize": "", "resize": "", "labels": labels, "loss": of_dice}
     for labels in ("random", "apart", "rank 1 ignored", "all ignored")
 }
 

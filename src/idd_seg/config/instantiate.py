@@ -43,7 +43,9 @@ def make(node: Any, where: str, *, typed: bool = True, **extra: Any) -> Any:
         if isinstance(cause, UserError):
             raise cause from error
         if isinstance(cause, TypeError) and (word := re.search(r"unexpected keyword argument '(\w+)'", str(cause))):
-            raise ConfigError(f"{where}: there is no option '{word[1]}' ({cause}); --help lists the options") from error
+            raise ConfigError(
+                f"{where}: there is no option '{word[1]}' ({cause}); --help=all lists the options"
+            ) from error
         raise ConfigError(f"{where}: {cause or error}") from error
 
 

@@ -41,7 +41,7 @@ def explain(error: BaseException, config_name: str, arguments: list[str]) -> str
     if unknown:
         return _unknown(unknown[1], config_name, arguments)
     if nowhere := re.search(r"Interpolation key '([^']+)' not found", text):
-        return f"${{{nowhere[1]}}} refers to an option that is not there; --help lists the options"
+        return f"${{{nowhere[1]}}} refers to an option that is not there; --help=all lists the options"
     if twice := re.search(r"@(\w+)\.(\w+)\.schedule appears more than once", text):
         return f"{twice[1]}=[...] names '{twice[2]}' twice; name it once"
     if word := re.match(r"Error parsing override '([^'=]*)'\nmissing EQUAL", text):
@@ -112,9 +112,9 @@ def _unknown(key: str, config_name: str, arguments: list[str]) -> str:
     if (inside := _inside(key, config_name, known)) is not None:
         return inside
     if config_name == "train" and (name := ours(key)) is not None:
-        return f"there is no option '{key}'{name} --help lists the options"
+        return f"there is no option '{key}'{name} --help=all lists the options"
     near = "" if ".".join(key.split(".")[:2]) in known else home_of(key)
-    return f"there is no option '{key}'{near or suggest(key, known)} --help lists the options"
+    return f"there is no option '{key}'{near or suggest(key, known)} --help=all lists the options"
 
 
 def _inside(key: str, config_name: str, known: list[str]) -> str | None:
@@ -125,9 +125,11 @@ def _inside(key: str, config_name: str, known: list[str]) -> str | None:
     if folder is None or folder in chosen_groups(config_name):
         return None
     if "/" not in folder:
-        return f"there is no option '{key}': conf/{folder}/ holds choices of other commands. --help lists this one's"
+        return (
+            f"there is no option '{key}': conf/{folder}/ holds choices of other commands. --help=all lists this one's"
+        )
     there = [name for name in known if name.rpartition(".")[2] == folder.rpartition("/")[2]]
     return (
         f"there is no option '{key}': conf/{folder}/ holds parts of other files"
-        f"{f'; what they say stands in {there[0]}' if there else ''}. --help lists what is chosen by itself"
+        f"{f'; what they say stands in {there[0]}' if there else ''}. --help=all lists what is chosen by itself"
     )

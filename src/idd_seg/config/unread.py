@@ -50,7 +50,7 @@ def _message(key: str, near: list[str]) -> str:
             "'# @package _global_' its first line"
         )
     hint = ours(key) or (home_of(key) if group == "loss" else "") or suggest(key, near)
-    return f"nothing reads the option '{key}'{hint} --help lists the options"
+    return f"nothing reads the option '{key}'{hint} --help=all lists the options"
 
 
 def _choice(group: str) -> str:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from idd_seg.losses.ops.grid import as_float32, no_autocast
-
-# Numbers of a band's logits: 32 MB, and 128 MB on a GPU, which waits for the launches of many small ones.
-BAND = {"cpu": 2**23, "cuda": 2**25}
+from idd_seg.losses.ops.bands import Bands
+from idd_seg.losses.ops.grid import as_float32
 
 
 def summed_cross_entropy(
@@ -45,7 +41,7 @@ def summed_cross_entropy(
     weights = None if class_weights is None else class_weights.to(logits)
     if smoothing and weights is None:
         weights = logits.new_ones(logits.shape[1])
-    total: Tensor = _Banded.apply(logits, labels, ignore_index, _band(logits, band), weights, smoothing)
+    total: Tensor = _Banded.apply(logits, labels, ignore_index, band, weights, smoothing)
     return total
 
 
@@ -55,48 +51,34 @@ def true_probabilities(logits: Tensor, labels: Tensor, ignore_index: int, band: 
     logits = as_float32(logits)
     own = torch.where(labels == ignore_index, 0, labels)
     found = [
-        scores.gather(1, own[:, top : top + scores.shape[-2], None].transpose(1, 2))[:, 0]
-        for top, scores in _log_probabilities(logits, labels.shape[-2:], _band(logits, band))
+        scores.gather(1, own[:, None, rows])[:, 0]
+        for rows, scores in Bands(logits, labels.shape[-2:], band).log_probabilities()
     ]
     return torch.cat(found, 1).exp().masked_fill(labels == ignore_index, 1.0)
-
-
-def _band(logits: Tensor, band: int | None) -> int:
-    return band or BAND.get(logits.device.type, 2**25)
-
-
-def _log_probabilities(logits: Tensor, size: Sequence[int], band: int) -> Iterator[tuple[int, Tensor]]:
-    """Yield the first row of each band, and the log-probabilities (N, K, rows, W) of its pixels."""
-    images, classes, cells, _ = logits.shape
-    height, width = size
-    rows = _weights(height, cells, logits)
-    each = max(1, band // (images * classes * width))
-    for top in range(0, height, each):
-        with no_autocast(logits), _full_precision():
-            # Along the rows first, where there are few; then each row by itself.
-            narrow = torch.matmul(rows[top : top + each], logits)
-            scores = F.log_softmax(_widened(narrow, width), 1)
-        yield top, scores
 
 
 class _Banded(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, labels: Tensor, ignore: int, band: int, weights: Tensor | None, smoothing: float
+        ctx: Any,
+        logits: Tensor,
+        labels: Tensor,
+        ignore: int,
+        band: int | None,
+        weights: Tensor | None,
+        smoothing: float,
     ) -> Tensor:
         gradient = torch.zeros_like(logits) if ctx.needs_input_grad[0] else None
-        rows, columns = (_weights(*sides, logits) for sides in zip(labels.shape[-2:], logits.shape[-2:], strict=True))
+        bands = Bands(logits, labels.shape[-2:], band)
         total = logits.new_zeros(())
-        for top, scores in _log_probabilities(logits, labels.shape[-2:], band):
-            part = labels[:, top : top + scores.shape[-2]]
+        for rows, scores in bands.log_probabilities():
+            part = labels[:, rows]
             total += (1 - smoothing) * F.nll_loss(scores, part, weights, ignore_index=ignore, reduction="sum")
             if smoothing and weights is not None:
                 spread = torch.einsum("nkhw,k->nhw", scores, weights)
                 total -= smoothing / len(weights) * spread.masked_fill(part == ignore, 0).sum()
             if gradient is not None:
-                with no_autocast(logits), _full_precision():
-                    slope = torch.matmul(_slope(scores, part, ignore, weights, smoothing), columns)
-                    gradient += torch.matmul(rows[top : top + scores.shape[-2]].mT, slope)
+                gradient += bands.gathered(rows, _slope(scores, part, ignore, weights, smoothing))
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return total
@@ -105,18 +87,6 @@ class _Banded(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return gradient * gradients[0], None, None, None, None, None
-
-
-def _weights(pixels: int, cells: int, like: Tensor) -> Tensor:
-    """Return the matrix (pixels, cells) that interpolates linearly along one side."""
-    unit = torch.eye(cells, dtype=like.dtype, device=like.device)[None]
-    return F.interpolate(unit, size=pixels, mode="linear", align_corners=False)[0].mT.contiguous()
-
-
-def _widened(narrow: Tensor, width: int) -> Tensor:
-    if narrow.shape[-1] == width:
-        return narrow
-    return F.interpolate(narrow, size=(narrow.shape[-2], width), mode="bilinear", align_corners=False)
 
 
 def _slope(scores: Tensor, labels: Tensor, ignore_index: int, weights: Tensor | None, smoothing: float) -> Tensor:
@@ -134,17 +104,3 @@ def _slope(scores: Tensor, labels: Tensor, ignore_index: int, weights: Tensor | 
     if smoothing:
         slope.sub_(share * weights[:, None, None])
     return slope.mul_(valid[:, None])
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Keep products in float32 where TF32 is allowed: they interpolate."""
-    before = torch.get_float32_matmul_precision()
-    if before == "highest":
-        yield
-        return
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
