@@ -47,7 +47,9 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
     """Let links lead where their files are on the site; a code host shows the same pages where they lie."""
     before = {place: name for name, place in PAGES.items()}
     source = before.get(page.file.src_uri, f"docs/{page.file.src_uri}")
-    return "".join(_relinked(part, source, page.file.src_uri) for part in re.split(r"(^```.*?^```$)", markdown, flags=re.M | re.S))
+    return "".join(
+        _relinked(part, source, page.file.src_uri) for part in re.split(r"(^```.*?^```$)", markdown, flags=re.M | re.S)
+    )
 
 
 def on_page_content(html: str, **_: object) -> str:

@@ -69,7 +69,9 @@ def _data_words(data: Any) -> list[str]:
     if isinstance(data, SegmentationDataModule):
         # Of the group its recipe is read, and no class list.
         nothing = {"label_values": None, "ignored": [], "ignored_colours": []}
-        classes = {name: value for name, value in _card(data).items() if name in ("num_classes", "class_names", "palette")}
+        classes = {
+            name: value for name, value in _card(data).items() if name in ("num_classes", "class_names", "palette")
+        }
         return words_of_options(["data=folder", "data.root=."], {"data": {**nothing, **classes}})
     if not isinstance(data, str | os.PathLike):
         raise ConfigError(f"data is a name, a folder or a SegmentationDataModule, got a {type(data).__name__}")

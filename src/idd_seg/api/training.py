@@ -68,7 +68,10 @@ def run_here(cfg: DictConfig, words: Sequence[str] | None, given: GivenParts = N
 def _process_left_as_it_was() -> Iterator[None]:
     """Put back what a run chooses for all of the process: random numbers, variables, the precision of products."""
     variables = dict(os.environ)
-    deterministic, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    deterministic, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
     precision, tf32 = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     benchmark = torch.backends.cudnn.benchmark
     try:
