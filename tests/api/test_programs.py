@@ -88,7 +88,7 @@ def _state() -> tuple[Any, ...]:
     hydra_state = (GlobalHydra.instance().hydra, HydraConfig.instance().cfg, VersionBase.instance().version_base)
     handlers = [signal.getsignal(number) for number in SIGNALS]
     products = (torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled())
-    return random_numbers, hydra_state, handlers, products, dict(os.environ), os.getcwd(), list(sys.argv)
+    return random_numbers, hydra_state, handlers, products, dict(os.environ), Path.cwd(), list(sys.argv)
 
 
 def test_modules_are_distilled(tmp_path: Path) -> None:

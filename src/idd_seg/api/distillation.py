@@ -68,7 +68,7 @@ def name_of_type(thing: Any) -> str:
 def _data_words(data: Any) -> list[str]:
     if isinstance(data, SegmentationDataModule):
         # Of the group its recipe is read, and no class list.
-        nothing = {"label_values": None, "ignored": [], "ignored_colours": []}
+        nothing: dict[str, Any] = {"label_values": None, "ignored": [], "ignored_colours": []}
         classes = {
             name: value for name, value in _card(data).items() if name in ("num_classes", "class_names", "palette")
         }

@@ -56,7 +56,7 @@ def _words(name: str, value: Any) -> Iterator[str]:
 
 
 def _text(name: str, value: Any) -> str:
-    """Return a value in Hydra's grammar: a text in quotes, so that '1e3' stays one; names and plain paths as they are."""
+    """Return a value in Hydra's grammar: texts in quotes, so that '1e3' stays one, but for plain names and paths."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -111,7 +111,7 @@ def _compose(words: list[str], config_name: str) -> DictConfig:
     with hydra.initialize_config_dir(str(config_dir()), job_name=config_name, version_base="1.3"):
         whole = hydra.compose(config_name, words, return_hydra_config=True)
     HydraConfig.instance().set_config(whole)
-    made = HydraConfig.get()
+    made: Any = HydraConfig.get()
     with read_write(made), open_dict(made):
         made.runtime.output_dir = str(Path(made.run.dir).absolute())
     cfg = copy.deepcopy(whole)

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from idd_seg import __version__
 
-# The options by which a program has asked for a run, as words of a command line; None where no command could ask for it.
+# By which options a program has asked for a run, as words of a command line; None where no command could ask for it.
 asked_by_program: ContextVar[Sequence[str] | None] = ContextVar("asked_by_program")
 
 PACKAGES = ("torch", "torchvision", "timm", "lightning", "hydra-core", "torchmetrics", "albumentations", "numpy")
