@@ -27,7 +27,7 @@ TEACHER_TRAINER = (
     *("check_val_every_n_epoch", "log_every_n_steps", "deterministic", "limit_val_batches", "benchmark"),
 )
 # The callbacks that a teacher's training takes over.
-TEACHER_CALLBACKS = ("checkpoint", "last", "throughput", "progress", "sample_gallery", "loss_spike")
+TEACHER_CALLBACKS = ("checkpoint", "last", "throughput", "duration", "progress", "sample_gallery", "loss_spike")
 
 # What may change when a run resumes: where things lie, who watches, and how samples are loaded.
 MAY_CHANGE = (

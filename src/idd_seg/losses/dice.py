@@ -33,7 +33,8 @@ def dice(logits: Tensor, labels: Tensor, *, ignore_index: int = 255) -> Tensor:
     overlap, mass, counted = differentiable_sum_over_ranks(sums)
     occurs = counted > 0
     missing = 1 - 2 * overlap / torch.where(occurs, mass + counted, 1)
-    return (missing * occurs).sum() / occurs.sum().clamp(min=1)
+    mean: Tensor = (missing * occurs).sum() / occurs.sum().clamp(min=1)
+    return mean
 
 
 class Dice(Term):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -23,7 +23,7 @@ class Bands:
             one row's; None chooses by the device.
     """
 
-    def __init__(self, logits: Tensor, size: tuple[int, int], band: int | None = None) -> None:
+    def __init__(self, logits: Tensor, size: Sequence[int], band: int | None = None) -> None:
         self.logits = logits
         self.rows, self.columns = (weights(*sides, logits) for sides in zip(size, logits.shape[-2:], strict=True))
         images, classes = logits.shape[:2]
