@@ -12,7 +12,7 @@ export OMP_WAIT_POLICY ?= passive
 export GOMP_SPINCOUNT ?= 1000
 export IDD_SEG_CACHE ?= $(CURDIR)/outputs/cache
 
-.PHONY: help setup demo evidence test test-full test-cluster lint bench dist clean
+.PHONY: help setup demo evidence docs test test-full test-cluster lint bench dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,13 @@ evidence: setup ## all methods side by side on CamVid (IDD_SEG_CAMVID) and gener
 	$(PY) -m idd_seg.study study=camvid_mbv2 results=docs/results/camvid_mbv2
 	$(PY) -m idd_seg.study study=camvid_effb0 results=docs/results/camvid_effb0
 	$(PY) -m idd_seg.study study=shapes_ablations results=docs/results/shapes_ablations
+
+docs: $(VENV)/.docs ## build docs/ and the reference of src/ as a site with search: build/docs/index.html (half a minute)
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(PY) -m pip install --quiet --editable '.[docs]'
+	touch $@
 
 test: setup lint ## the quick tests, with ruff and mypy (about 10 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m 'not slow' -n $(JOBS) --dist loadfile --no-loadscope-reorder

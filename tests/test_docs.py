@@ -171,7 +171,7 @@ SLOW = {
     *(command for command in PROGRAM if command.split()[2:4] in [["idd_seg.benchmark", name] for name in LONG_SUITES]),
     *NAMED_SLOW,
     *(command for command in PROGRAM if ".study " in command or "int8=true" in command or "samples=3" in command),
-    *(command for command in PROGRAM if "hydra/sweeper=optuna" in command),
+    *(command for command in PROGRAM if "hydra/sweeper=optuna" in command or "formats=[onnx]" in command),
     *(command for command in PROGRAM if only_composed(command)),
 }
 

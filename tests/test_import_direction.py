@@ -26,7 +26,7 @@ LAYERS = (
     ("callbacks",),
     ("config",),
     ("runs", "library"),
-    ("dataset_check", "exporting", "prediction", "reporting", "sweeps"),
+    ("api", "dataset_check", "exporting", "prediction", "reporting", "sweeps"),
     ("studies", "benchmarks"),
 )
 CONFIG = next(number for number, layer in enumerate(LAYERS) if "config" in layer)
@@ -93,7 +93,8 @@ def test_imports_point_down(name: str) -> None:
 
 
 def test_the_package_itself_imports_nothing_before_it_is_asked() -> None:
-    assert files_of(FILES["__init__"]) == {"library"}  # `load`, when it is called, and the type it returns
+    # When it is called: `load`, `train` and `distil`, and the types they return.
+    assert files_of(FILES["__init__"]) == {"library", "api.trained", "api.training", "api.distillation"}
     code = "import sys, idd_seg; print([name for name in sys.modules if name.startswith('idd_seg.')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -206,19 +205,27 @@ def blocks() -> list[str]:
     return re.findall(r"^```py\w*\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
 
 
-@pytest.mark.parametrize("number", range(len(blocks())))
-def test_the_examples_of_the_page_run(number: int, tmp_path: Path) -> None:
-    save_run(tmp_path / "outputs" / "demo" / "student")
-    Image.fromarray(photo(40, 60)).save(tmp_path / "photo.jpg")
-    start = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", blocks()[number]], cwd=tmp_path, capture_output=True, text=True)
+def place_of_examples(folder: Path) -> Path:
+    save_run(folder / "outputs" / "demo" / "student")
+    Image.fromarray(photo(40, 60)).save(folder / "photo.jpg")
+    return folder
+
+
+def test_the_first_example_of_the_page_runs_by_itself(tmp_path: Path) -> None:
+    place = place_of_examples(tmp_path)
+    done = subprocess.run([sys.executable, "-c", blocks()[0]], cwd=place, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - start < 100
+
+
+@pytest.mark.parametrize("number", range(1, len(blocks())))
+def test_the_examples_of_the_page_run(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place_of_examples(tmp_path))
+    exec(compile(blocks()[number], f"example {number} of {PAGE.name}", "exec"), {"__name__": "example"})
 
 
 def test_the_page_shows_both_ways() -> None:
     text = "\n".join(blocks())
-    assert "idd_seg.load(" in text
+    assert all(f"idd_seg.{name}(" in text for name in ("load", "train", "distil"))
     assert ".predict(" in text
     assert ".backward()" in text
     assert {"CrossEntropy", "PixelWise", "InterClassDistance", "Position"} <= set(re.findall(r"\w+", text))

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lightning import LightningDataModule
+    from torch import nn
+
+    from idd_seg.api.trained import Trained
+    from idd_seg.api.training import train as train
     from idd_seg.library import Model
 
 __version__ = "0.2.0"
@@ -28,3 +36,37 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Model:
     from idd_seg.library import load as load_model
 
     return load_model(path, device)
+
+
+def distil(
+    teacher: nn.Module | str | os.PathLike[str],
+    student: nn.Module | str,
+    data: LightningDataModule | str | os.PathLike[str],
+    terms: str | Sequence[str] | Mapping[str, float] = ("ce", "kd"),
+    *texts: str,
+    **options: Any,
+) -> Trained:
+    """Distil a teacher into a student; each is a name, a file, or what the program has built itself.
+
+    Args:
+        teacher: the checkpoint of a run, a choice of `teacher=`, or a module: (N, 3, H, W) float, normalised by the
+            data's mean and deviation -> logits (N, K, h, w) or `idd_seg.types.Outputs`. Of a module a copy is frozen.
+        student: a choice of `student=`, or such a module, which is trained in place; other names than the module's own
+            are not needed to load it: `Trained.network` is the module, with the best weights.
+        data: a choice of `data=`, the folder of photographs and masks, or a `SegmentationDataModule`.
+        terms: names of terms, or weights by name. `ce` and `kd` take any networks; most others read feature maps.
+        texts, options: as `idd_seg.train` takes them.
+
+    Raises:
+        UserError: or one of its kinds, for whatever is wrong with options, networks, data or files.
+    """
+    from idd_seg.api.distillation import distil as distil_them
+
+    return distil_them(teacher, student, data, terms, *texts, **options)
+
+
+def __getattr__(name: str) -> Any:
+    # The module of the command line, which can be called: `idd_seg.train` is one thing, whoever has imported what.
+    if name == "train":
+        return importlib.import_module("idd_seg.train")
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

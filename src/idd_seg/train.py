@@ -1,9 +1,14 @@
-"""`python -m idd_seg.train`: train a student, with or without a teacher. `--help` lists groups and options."""
+"""`python -m idd_seg.train`: train a student, with or without a teacher. `--help` lists groups and options.
+
+In a program the module is called: `idd_seg.train(data="shapes")`.
+"""
 
 from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -11,6 +16,9 @@ from idd_seg.config import command_line
 from idd_seg.config.ranges import check_ranges
 from idd_seg.distributed.environment import RankInfo, rank_info_of
 from idd_seg.errors import ConfigError
+
+if TYPE_CHECKING:
+    from idd_seg.api.trained import Trained
 
 
 def main(cfg: DictConfig) -> float:
@@ -61,5 +69,17 @@ def _lead(rank_info: RankInfo) -> None:
         raise
 
 
+class _Callable(ModuleType):
+    """A module of the command line that a program calls by the same name."""
+
+    def __call__(self, *texts: str, **options: Any) -> Trained:
+        """Train a student, as `idd_seg.api.training.train` says."""
+        from idd_seg.api.training import train
+
+        return train(*texts, **options)
+
+
 if __name__ == "__main__":
     start()
+else:
+    sys.modules[__name__].__class__ = _Callable

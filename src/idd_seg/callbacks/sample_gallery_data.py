@@ -88,6 +88,7 @@ def exhibition(module: Distiller, data: SegmentationDataModule, count: int, conf
         distances = {
             name: class_distances(network, _held_out(module, data), data.num_classes, data.ignore_index)  # type: ignore[arg-type]
             for name, network in networks.items()
+            if "head" in network.channels  # of a module that a program has given nothing but logits may be known
         }
     finally:
         module.train(was_training)

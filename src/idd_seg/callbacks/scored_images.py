@@ -15,6 +15,7 @@ from PIL import Image
 
 from idd_seg.callbacks.sample_gallery_data import IGNORED, SPLIT, fit, palette_image, spread
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.data.pipeline.pixels import viewable
 from idd_seg.distillation.module import Distiller
 from idd_seg.errors import printable
 from idd_seg.metrics.confusion import ConfusionMatrix, scores
@@ -68,7 +69,7 @@ def _add(
     sample, batch = data.one(SPLIT, index, device)
     size, label = sample.label.shape, sample.label.numpy()
     entry: dict[str, Any] = {"name": printable(sample.name), "miou": {}, "image": f"{index}_image.jpg"}
-    shown = Image.fromarray(sample.image.permute(1, 2, 0).numpy()).resize((size[1], size[0]))
+    shown = Image.fromarray(viewable(sample.image.permute(1, 2, 0).numpy())).resize((size[1], size[0]))
     archive.writestr(entry["image"], _bytes(fit(shown, Image.Resampling.BOX, WIDTH), "JPEG", quality=QUALITY))
     masks = {"truth": np.where((label >= 0) & (label < data.num_classes), label, IGNORED).astype(np.uint8)}
     for name, network in networks.items():

@@ -139,7 +139,7 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
 
     def guarded(cfg: DictConfig) -> Any:
         try:
-            _refuse_missing(cfg)
+            refuse_missing(cfg)
             refuse_unread(cfg, config_name)
             return task(cfg)
         except (UserError, OmegaConfBaseException, OSError) as error:
@@ -166,7 +166,7 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
         hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(guarded)()
 
 
-def _refuse_missing(cfg: DictConfig) -> None:
+def refuse_missing(cfg: DictConfig) -> None:
     """Say that an option has no value before seconds are spent on imports."""
     # Unresolved where a class list, to which options refer, comes into being by what is run.
     unresolved = OmegaConf.select(cfg, "classes") is not None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from idd_seg.checkpoints.reader import read_checkpoint
 from idd_seg.checkpoints.start import fitting
@@ -36,6 +37,7 @@ from idd_seg.distillation.term_checks import bind_classes, check_terms, naming
 from idd_seg.errors import ConfigError, DataError, MissingDataError, UserError
 from idd_seg.losses.term import Term
 from idd_seg.models.freeze import check_parts
+from idd_seg.models.given import Given, digest_of, name_of
 from idd_seg.models.pretrained.imagenet import normalisation_of, pretrained_overlay
 from idd_seg.models.segmenter import Segmenter
 from idd_seg.models.teacher import FrozenTeacher
@@ -46,6 +48,27 @@ GROUPS = (
     *("data", "loss", "student", "optimizer", "scheduler", "speed", "trainer", "callbacks", "logger", "balance"),
     "teacher_cache",
 )
+
+
+@dataclass(frozen=True)
+class GivenParts:
+    """What a program hands over in place of what the configuration would build; None leaves it to the configuration.
+
+    Attributes:
+        student, teacher: modules that `Given` takes. The student is trained in place, of the teacher a copy is frozen.
+    """
+
+    student: nn.Module | None = None
+    teacher: nn.Module | None = None
+    data: SegmentationDataModule | None = None
+
+    @property
+    def groups(self) -> list[str]:
+        """The groups of the configuration that only describe what is given."""
+        return [name for name in ("student", "teacher", "data") if getattr(self, name) is not None]
+
+
+NOTHING_GIVEN = GivenParts()
 
 
 @dataclass(frozen=True)
@@ -67,6 +90,7 @@ class Checked:
         files: of the splits that a training reads.
         teacher: loaded from the file that the configuration names, or that is kept; None where there is none yet.
         teacher_run: how the teacher is trained, if it must be.
+        student: that a program has given; None where the configuration says how to build it.
     """
 
     data: SegmentationDataModule
@@ -74,15 +98,17 @@ class Checked:
     files: Mapping[str, Fingerprint]
     teacher: FrozenTeacher | None = None
     teacher_run: TeacherRun | None = None
+    student: Given | None = None
 
 
-def preflight(cfg: DictConfig, files_of: FilesOf) -> Checked:
+def preflight(cfg: DictConfig, files_of: FilesOf, given: GivenParts = NOTHING_GIVEN) -> Checked:
     """Look at all that a run is told, its teacher's training and the files that options name included.
 
     The values of `ranges.RULES` have been looked at before, since that needs no PyTorch.
 
     Args:
         files_of: digest of the training files of a run, by its folder; None where that is not known.
+        given: by a program, in place of what the configuration describes.
 
     Raises:
         UserError: for the first thing that is wrong.
@@ -92,10 +118,11 @@ def preflight(cfg: DictConfig, files_of: FilesOf) -> Checked:
     check_parts(parts_of(cfg))
     term_weights(cfg.loss)  # by the names that users give, before the types of what refers to them
     for group in GROUPS:
-        check_types(cfg[group], group)
+        if group not in given.groups:
+            check_types(cfg[group], group)
     terms = make_terms(cfg.loss, typed=False)
     check_terms(terms, has_teacher=cfg.teacher.name != "none", teacher_every=cfg.teacher.get("every_n_steps", 1))
-    data = make_data(cfg, typed=False)
+    data = given.data or make_data(cfg, typed=False)
     check_label_use(terms, data.teacher_labels, data.unlabelled_share, has_teacher=cfg.teacher.name != "none")
     if data.batch_size < 2:
         raise ConfigError("data.batch_size=1: the heads' BatchNorm over pooled maps needs at least 2 images")
@@ -103,15 +130,17 @@ def preflight(cfg: DictConfig, files_of: FilesOf) -> Checked:
     look_at_pixels(data)
     _look_at_labels(data)
     bind_classes(terms, data)
-    student = _dry_student(cfg)
-    _look_at_normalisation(cfg)
+    own = None if given.student is None else Given(given.student, data.num_classes, "student")
+    channels = _dry_student(cfg).channels if own is None else own.channels
+    if own is None:
+        _look_at_normalisation(cfg)
     files = {split: data.fingerprint(split) for split in data.read_splits}
     if not needing(terms):
-        return Checked(data, terms, files)
-    teacher, teacher_run = _look_at_teacher(cfg, data, files["train"].digest, files_of)
+        return Checked(data, terms, files, student=own)
+    teacher, teacher_run = _look_at_teacher(cfg, data, files["train"].digest, files_of, given.teacher)
     theirs = _dry_network(cfg.teacher.model, "teacher.model") if teacher is None else teacher
-    _bind_dry(terms, student.channels, theirs.channels)
-    return Checked(data, terms, files, teacher, teacher_run)
+    _bind_dry(terms, channels, theirs.channels)
+    return Checked(data, terms, files, teacher, teacher_run, own)
 
 
 def _find_files(data: SegmentationDataModule) -> None:
@@ -139,9 +168,13 @@ def _look_at_labels(data: SegmentationDataModule) -> None:
 
 
 def _look_at_teacher(
-    cfg: DictConfig, data: SegmentationDataModule, files: str, files_of: FilesOf
+    cfg: DictConfig, data: SegmentationDataModule, files: str, files_of: FilesOf, given: nn.Module | None
 ) -> tuple[FrozenTeacher | None, TeacherRun | None]:
-    """Open the teacher's file; look at the run that is to train it where there is none."""
+    """Open the teacher's file, or take what is given; look at the run that is to train it where there is none."""
+    if given is not None:
+        source = {"path": f"given by a program: {name_of(given)}", "sha256": digest_of(given)}
+        network = Given(copy.deepcopy(given), data.num_classes, "teacher")
+        return FrozenTeacher(network, source, cfg.teacher.get("scale", 1.0)), None
     checkpoint = named_checkpoint(cfg)
     if checkpoint is not None:
         return load_teacher(checkpoint, cfg, data), None

@@ -24,6 +24,7 @@ from idd_seg.distributed.collectives import world_size
 from idd_seg.errors import ConfigError, DataError, NonFiniteError
 from idd_seg.losses.term import Term
 from idd_seg.metrics.confusion import ConfusionMatrix, Scores, scores
+from idd_seg.models.given import Given
 from idd_seg.models.segmenter import Segmenter
 from idd_seg.models.teacher import FrozenTeacher, teacher_is_not_missing
 from idd_seg.types import Batch, Outputs
@@ -72,7 +73,7 @@ class Distiller(L.LightningModule):
 
     def __init__(
         self,
-        student: Segmenter,
+        student: Segmenter | Given,
         teacher: FrozenTeacher | None,
         terms: Mapping[str, Term],
         optimizer: OptimizerFactory,

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
+from idd_seg.data.pipeline.pixels import viewable
 from idd_seg.evaluation.per_image import PerImage
 from idd_seg.models.segmenter import Segmenter
 from idd_seg.ops.upsample import predict, whole_view
@@ -119,7 +120,7 @@ def _case(
     else:
         title += f"; {pair[1]} - {pair[0]}: {100 * one.change(pair):+.1f}, {100 * won:.1f} % of the pixels won"
         title += f" and {100 * lost:.1f} % lost"
-    return Case(title, sample.image.permute(1, 2, 0).numpy(), truth, masks, errors)
+    return Case(title, viewable(sample.image.permute(1, 2, 0).numpy()), truth, masks, errors)
 
 
 def _end(name: str, most: int = 60) -> str:

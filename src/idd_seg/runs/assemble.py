@@ -38,6 +38,8 @@ from idd_seg.distributed.process_group import Joined
 from idd_seg.distributed.sync_batch_norm import synchronise
 from idd_seg.losses.term import Term
 from idd_seg.models.freeze import freeze
+from idd_seg.models.given import Given
+from idd_seg.models.segmenter import Segmenter
 from idd_seg.models.speed import Speed
 from idd_seg.models.teacher import FrozenTeacher
 from idd_seg.ops.quiet import quieten
@@ -82,7 +84,7 @@ def assemble(cfg: DictConfig, checked: Checked | None = None, rank_info: RankInf
     if teacher is None and needing(terms):
         teacher = load_teacher(cfg.teacher.checkpoint, cfg, data, aloud=checked is not None)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-    module = _distiller(cfg, data, terms, teacher)
+    module = _distiller(cfg, data, terms, teacher, None if checked is None else checked.student)
     speed: Speed = _make(cfg.speed, "speed")
     speed.set_up()
     speed.prepare(module.student, teacher, _device(cfg))
@@ -100,13 +102,14 @@ def _make(node: Any, where: str, **extra: Any) -> Any:
 
 
 def _distiller(
-    cfg: DictConfig, data: SegmentationDataModule, terms: dict[str, Term], teacher: FrozenTeacher | None
+    cfg: DictConfig,
+    data: SegmentationDataModule,
+    terms: dict[str, Term],
+    teacher: FrozenTeacher | None,
+    given: Given | None,
 ) -> Distiller:
     # The student comes first after seeding: a distilled student and its twin start from the same weights.
-    student = make_student(cfg, typed=False)
-    if begins(cfg):
-        data.say(start_from(student, read_checkpoint(cfg.init_from), data.class_names))
-    freeze(student, parts_of(cfg))
+    student = _student(cfg, data) if given is None else given
     metadata = {
         "class_names": data.class_names,
         "config": {group: plain(cfg[group]) for group in ("student", "data", "loss")},
@@ -129,6 +132,14 @@ def _distiller(
         teacher_every=cfg.teacher.get("every_n_steps", 1),
         teacher_cache=None if cfg.teacher_cache is None or teacher is None else cache_of(cfg, data, terms, teacher),
     )
+
+
+def _student(cfg: DictConfig, data: SegmentationDataModule) -> Segmenter:
+    student = make_student(cfg, typed=False)
+    if begins(cfg):
+        data.say(start_from(student, read_checkpoint(cfg.init_from), data.class_names))
+    freeze(student, parts_of(cfg))
+    return student
 
 
 def cache_of(

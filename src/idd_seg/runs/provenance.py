@@ -8,7 +8,8 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from idd_seg import __version__
+
+# By which options a program has asked for a run, as words of a command line; None where no command could ask for it.
+asked_by_program: ContextVar[Sequence[str] | None] = ContextVar("asked_by_program")
 
 PACKAGES = ("torch", "torchvision", "timm", "lightning", "hydra-core", "torchmetrics", "albumentations", "numpy")
 
@@ -27,7 +31,7 @@ def describe_run(cfg: DictConfig, run_dir: Path) -> None:
     write_json(
         run_dir / "run.json",
         {
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "command": _command(),
             "seed": cfg.get("seed"),
             "versions": versions(),
             "git": git_state(Path(__file__).parent),
@@ -36,6 +40,14 @@ def describe_run(cfg: DictConfig, run_dir: Path) -> None:
             "error": None,
         },
     )
+
+
+def _command() -> list[str] | None:
+    try:
+        words = asked_by_program.get()
+    except LookupError:
+        return [Path(sys.argv[0]).name, *sys.argv[1:]]
+    return None if words is None else ["train.py", *words]
 
 
 def note_state(run_dir: Path, state: str, error: str | None = None) -> None:

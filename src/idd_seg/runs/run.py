@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from idd_seg.callbacks.checkpoint import LAST
 from idd_seg.config.epochs import settle_epochs
-from idd_seg.config.preflight import Checked, preflight
+from idd_seg.config.preflight import NOTHING_GIVEN, Checked, GivenParts, preflight
 from idd_seg.config.teacher_file import take_network
 from idd_seg.config.teacher_plan import AUTO, needing
 from idd_seg.distributed.environment import RankInfo, rank_info_of
@@ -33,31 +33,40 @@ FEW = 8  # processes that may share cores, so that a run of several devices can 
 _met: list[Any] = []  # the store, once the others have been met
 
 
-def run(cfg: DictConfig) -> float:
+def run(cfg: DictConfig, given: GivenParts = NOTHING_GIVEN) -> float:
     """Train as `cfg` says, in this process or in one for each device; return the best mIoU on held-out images.
 
     A finished run is not trained again: see `resume` in `conf/train.yaml`.
+
+    Args:
+        given: by a program, in place of what `cfg` describes; such a run takes one process.
 
     Raises:
         UserError: for whatever is wrong with configuration, data or files.
     """
     with stoppable():
-        return _run(cfg, rank_info_of())
+        return _run(cfg, rank_info_of(), given)
 
 
-def _run(cfg: DictConfig, rank_info: RankInfo | None) -> float:
-    take_network(cfg)
+def _run(cfg: DictConfig, rank_info: RankInfo | None, given: GivenParts) -> float:
+    if given.teacher is None:
+        take_network(cfg)
     if cfg.get("epochs") is not None:
         settle_epochs(cfg, _devices(cfg, rank_info) * int(cfg.trainer.num_nodes))
-    checked = None if finished_already(cfg) else preflight(cfg, _files_of)
+    checked = None if finished_already(cfg) else preflight(cfg, _files_of, given)
     devices = _devices(cfg, rank_info)
+    if given.groups and (devices > 1 or rank_info is not None):
+        raise ConfigError(
+            f"{' and '.join(given.groups)} of this process can't be handed to others; take trainer.devices=1, or give "
+            "what a checkpoint or a configuration describes"
+        )
     with run_lock(cfg, None if checked is None else checked.files) as finished:
         if finished is not None:
             print(f"run folder: {cfg.run_dir}: finished already, best mIoU {100 * finished:.2f}; nothing to do")
             if rank_info is not None:
                 dismiss(rank_info, FINISHED)
             return finished
-        checked = checked or preflight(cfg, _files_of)
+        checked = checked or preflight(cfg, _files_of, given)
         refuse_without_progress(Path(cfg.run_dir), _checkpoints(cfg, checked), cfg.max_idle_restarts)
         if rank_info is not None:
             return _lead(cfg, checked, rank_info)

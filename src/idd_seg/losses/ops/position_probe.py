@@ -24,8 +24,8 @@ class PositionProbe(Widening):
         channels: width C of the (concatenated) feature maps.
         targets: names of the maps to predict; see `position_maps`.
         depth: number of 3 x 3 convolutions; all but the last are `width` wide.
-        padding: 0 or 1. With 0 each convolution takes a border of one cell; zero padding would itself tell the
-        position.
+        padding: 0 or 1. With 0 each convolution takes a border of one cell; zero padding would itself tell
+            the position.
 
     Raises:
         ValueError: if depth < 1 or padding is neither 0 nor 1.
