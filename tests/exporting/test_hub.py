@@ -32,9 +32,7 @@ def python(
     """Run code in a process of its own: the hub's client reads its address and token when it is imported."""
     address = server.address if server else "http://127.0.0.1:9"  # where nobody listens
     own = {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(folder / "hf"), "HF_TOKEN": token}
-    proxies = {
-        name: "" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
-    }
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"), "")
     command = [sys.executable, "-c", code, *words]
     environment = {**os.environ, **proxies, **own, "HF_HUB_DISABLE_XET": "1"}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
