@@ -38,6 +38,26 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Model:
     return load_model(path, device)
 
 
+def from_pretrained(name: str, device: str = "auto", *, revision: str | None = None) -> Model:
+    """Load a student from a model hub, where `python -m idd_seg.export hub=OWNER/NAME` has sent it.
+
+    Its configuration and its weights are fetched, by `huggingface_hub`, and nothing else; nothing in them is executed.
+
+    Args:
+        name: OWNER/NAME.
+        device: as `load` takes it.
+        revision: a branch, tag or commit; None is the main branch.
+
+    Raises:
+        ConfigError: if the name has another form, or the device can't be used here.
+        UserError: if it can't be fetched.
+        CheckpointError: if what lies there is no student of this program.
+    """
+    from idd_seg.exporting.hub import fetched
+
+    return load(fetched(name, revision), device)
+
+
 def distil(
     teacher: nn.Module | str | os.PathLike[str],
     student: nn.Module | str,
