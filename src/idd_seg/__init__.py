@@ -71,8 +71,8 @@ def distil(
     Args:
         teacher: the checkpoint of a run, a choice of `teacher=`, or a module: (N, 3, H, W) float, normalised by the
             data's mean and deviation -> logits (N, K, h, w) or `idd_seg.types.Outputs`. Of a module a copy is frozen.
-        student: a choice of `student=`, or such a module, which is trained in place; other names than the module's own
-            are not needed to load it: `Trained.network` is the module, with the best weights.
+        student: a choice of `student=`, or such a module, which is trained in place and ends with the best weights;
+            `Trained.network` is the same module.
         data: a choice of `data=`, the folder of photographs and masks, or a `SegmentationDataModule`.
         terms: names of terms, or weights by name. `ce` and `kd` take any networks; most others read feature maps.
         texts, options: as `idd_seg.train` takes them.
