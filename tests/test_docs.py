@@ -99,7 +99,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def remove_what_is_made(words: Sequence[str], place: Path) -> None:
-    """Remove what a command of docs/own_photographs.md makes, and the fixture has made for those that stand behind it."""
+    """Remove what a command of docs/own_photographs.md makes, which the fixture has made for the others."""
     if "classes=propose" in words:
         (place / "street" / "classes.yaml").unlink()
     if "hydra.run.dir=outputs/street" in words:
