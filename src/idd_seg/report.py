@@ -67,7 +67,8 @@ def main(words: Sequence[str] | None = None) -> None:
     runs = [read_run(folder, str(folder)) for folder in folders]
     groups, keys = make_groups(runs, Teachers(runs).miou_of)
     title = printable(options.title)
-    written = {options.out: make_page(title, make_content(title, groups, keys, notes, options.pictures))}
+    content = make_content(title, groups, keys, notes, options.pictures, options.worst)
+    written = {options.out: make_page(title, content)}
     if options.csv:
         written[options.csv] = tables.csv_text(groups, keys)
     if options.latex:

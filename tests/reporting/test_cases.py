@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,9 @@ import pytest
 from PIL import Image
 
 from idd_seg.plotting.error_maps import LOST, RIGHT, UNKNOWN, WON, WRONG
+from idd_seg.report import main
 from idd_seg.reporting.cases import read_cases
-from tests.reporting.folders import add_scored
+from tests.reporting.folders import add_exhibits, add_scored, config, make_run
 
 
 def decoded(uri: str) -> np.ndarray[Any, Any]:
@@ -110,6 +112,22 @@ def test_what_is_broken_is_noted_and_left_out(tmp_path: Path, name: str) -> None
     found = read_cases(own, None, 3, 4, notes)
     assert any(message in note for note in notes), notes
     assert found is None or set(found["pictures"]) == {"b"}
+
+
+@pytest.mark.parametrize("most", [0, 1, 4])
+def test_the_page_holds_as_many_as_are_asked_for(tmp_path: Path, most: int) -> None:
+    for name, cfg in (("own", config(("ce", "kd"))), ("twin", config())):
+        add_exhibits(make_run(tmp_path / name, cfg))
+        add_scored(tmp_path / name, {f"{i}": (i * 3 % 5 if name == "own" else i) / 10 for i in range(5)})
+    main([str(tmp_path), "--out", str(tmp_path / "r.html"), "--worst", str(most), "--pictures", "1"])
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    found = re.search(r'<script type="application/json" id="exhibits-0">(.*?)</script>', page, re.S)
+    assert found
+    shown = json.loads(found[1])["cases"]
+    assert (shown is None) == (most == 0)
+    # Of own - twin: 0, 2, -1, 1, -2 tenths.
+    expected = {"worst": ["0", "2", "4", "1"], "improved": ["1", "3"], "worsened": ["4", "2"]}
+    assert shown is None or shown["chosen"] == {kind: names[:most] for kind, names in expected.items()}
 
 
 def test_compressed_members_are_not_unpacked(tmp_path: Path) -> None:

@@ -218,6 +218,22 @@ def test_auto_accepts_other_places_and_watchers(tmp_path: Path, key: str) -> Non
         assert finished == 0.25
 
 
+def test_other_colours_are_accepted_where_masks_hold_none(tmp_path: Path) -> None:
+    """Classes without a colour had others in an earlier version."""
+    a_run(
+        tmp_path / "values", "metrics.json", "checkpoints/last.ckpt", data__palette=[[0, 0, 0]], data__masks="indices"
+    )
+    new = {"resume": "auto", "data__palette": [[1, 1, 1]]}
+    with run_lock(config(tmp_path / "values", data__masks="indices", **new)) as finished:
+        assert finished == 0.25
+    a_run(tmp_path / "colours", "metrics.json", "checkpoints/last.ckpt", data__palette=[[0, 0, 0]], data__masks="rgb")
+    with (
+        pytest.raises(RunFolderError, match=r"data\.palette"),
+        run_lock(config(tmp_path / "colours", data__masks="rgb", **new)),
+    ):
+        pass
+
+
 def test_auto_accepts_a_run_from_before_reduce_zero_label(tmp_path: Path) -> None:
     a_run(tmp_path, "metrics.json", "checkpoints/last.ckpt")
     with run_lock(config(tmp_path, resume="auto", data__reduce_zero_label=False)) as finished:

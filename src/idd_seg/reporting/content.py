@@ -30,7 +30,7 @@ class Content:
 
 
 def make_content(
-    title: str, groups: Sequence[Group], keys: Sequence[str], notes: Sequence[str], pictures: int, worst: int = 4
+    title: str, groups: Sequence[Group], keys: Sequence[str], notes: Sequence[str], pictures: int, worst: int
 ) -> Content:
     """Turn groups into what the page reads.
 

@@ -8,7 +8,7 @@ const drawCases = (place) => {
     place.append(el('p', { class: 'soft' }, 'No run has left scored pictures, or none are embedded.'));
     return;
   }
-  let run = having.some(([i]) => i === bestEmbedded()) ? bestEmbedded() : having[0][0];
+  let run = [...having].sort(([, a], [, b]) => falling((a.last || {}).miou, (b.last || {}).miou))[0][0];
   const holder = el('div');
   const figureOf = (name, picture) => {
     const kinds = KINDS.filter((kind) => picture[kind]);
