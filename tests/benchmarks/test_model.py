@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from idd_seg.benchmarks import model, networks, ways
+from idd_seg.benchmarks.frame_rate import fastest, lines_of
 from idd_seg.benchmarks.networks import Found, cases_of, flops, picture_size
 from idd_seg.benchmarks.timing import Timing
 from idd_seg.config.instantiate import make_student
@@ -213,6 +214,11 @@ def test_a_data_set_of_unknown_size_asks_for_one(tmp_path: Path) -> None:
         ("repeats=0.5", "repeats must be a whole number of at least 1"),
         ("ways=[egaer]", "there is no way 'egaer'; did you mean 'eager'"),
         ("ways=eager", r"ways must be a list, as in ways=\[eager,onnx\]"),
+        ("students=r18", r"students must be a list of choices, as in students=\[r18,mbv3_small\]"),
+        ("students=[]", "students must be a list of choices"),
+        ("students=[r18,mbv3_smal]", "students: there is no 'mbv3_smal'; did you mean 'mbv3_small'"),
+        ("fps=0", "fps must be a number of pictures a second above 0, or null, got '0'"),
+        ("fps=fast", "fps must be a number"),
         ("runs=outputs", "runs must name folders"),
         ("student.backbone=resnet19", "did you mean 'resnet18'"),
         ("teacher=imported", "teacher=imported has no network without its file"),
@@ -288,3 +294,46 @@ def test_strides_are_those_of_the_backbone() -> None:
     assert networks.strides(OneLayer()) is None
     network = make_student(compose("train", "student=mbv3_small", "pretrained=false"))
     assert networks.strides(network) == [4, 8, 16, 16]
+
+
+def test_several_students_are_measured_by_their_names(tmp_path: Path) -> None:
+    cases = cases_of(config(tmp_path, "students=[small,r18_quarter,small]", "teacher=medium"))
+    assert [case.name for case in cases] == ["small", "r18_quarter", "medium"]
+    assert {case.node["num_classes"] for case in cases} == {11}
+
+
+# Frame rates
+
+
+def with_times(name: str, miou: float | None, parameters: int, **seconds: tuple[float, float]) -> Found:
+    times = {way: Timing(median, median, high) for way, (median, high) in seconds.items()}
+    return Found(name, parameters, 10**9, None, miou, times, {})
+
+
+def test_a_rate_is_kept_if_most_calls_are_fast_enough() -> None:
+    measured = [
+        with_times("jumpy", 0.9, 9, eager=(0.01, 0.05)),
+        with_times("small", None, 1, eager=(0.02, 0.02), onnx=(0.01, 0.01)),
+        with_times("good", 0.7, 3, eager=(0.03, 0.031)),
+        with_times("fair", 0.6, 5, eager=(0.01, 0.012)),
+        with_times("large", None, 7, eager=(0.03, 0.03)),
+    ]
+    said = lines_of(fastest(measured, 1), 30.0)
+    assert said[0] == "30 pictures a second are kept by, the best first:"
+    assert [line.split(" (")[0].strip() for line in said[1:]] == ["good", "fair", "large", "small"]
+    assert said[1] == "  good (eager): 32.3 a second, mIoU 70.00 %, 0.00 M parameters"
+    assert "small (onnx): 100 a second, 0.00 M" in said[4]
+
+
+def test_where_none_keeps_it_the_fastest_is_named() -> None:
+    measured = [with_times("a", None, 1, eager=(0.2, 0.2)), with_times("b", None, 2, eager=(0.1, 0.1))]
+    assert lines_of(fastest(measured, 2), 30.0) == [
+        "30 pictures a second: kept by none; the fastest is b (eager): 20 a second, 0.00 M parameters"
+    ]
+    assert lines_of([], 30.0) == ["30 pictures a second: nothing was measured"]
+
+
+def test_the_picture_shows_the_rate() -> None:
+    fig = model.draw("t", [found("network", 0.5)], budget=1 / 30)
+    assert [len(axis.lines) for axis in fig.axes[:2]] == [0, 0]
+    assert all(1e3 / 30 in axis.lines[-1].get_xdata() for axis in fig.axes[2:])

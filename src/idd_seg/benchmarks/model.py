@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from idd_seg.benchmarks.frame_rate import check_rate, fastest, lines_of
 from idd_seg.benchmarks.model_picture import draw
 from idd_seg.benchmarks.networks import Case, Found, cases_of, flops, picture_size, strides
 from idd_seg.benchmarks.rows import Row
@@ -34,6 +35,7 @@ def run(cfg: DictConfig, device: torch.device) -> list[Row]:
         raise ConfigError(f"suite=model measures networks of 3 channels, and data.channels is {cfg.data.channels}")
     size, batch, ways = picture_size(cfg), _whole("batch", cfg.batch), _ways(cfg)
     _whole("repeats", cfg.repeats)
+    rate = check_rate(cfg.fps)
     cases = cases_of(cfg)
     shape = (batch, 3, *size)
     found = [
@@ -42,7 +44,14 @@ def run(cfg: DictConfig, device: torch.device) -> list[Row]:
     left_out = _measure(cases, found, ways, size, batch, device, cfg.repeats)
     title = f"{cfg.data.name}, {batch} x {size[0]} x {size[1]}, {device}"
     content = {
-        **{"data": cfg.data.name, "size": list(size), "batch": batch, "device": str(device), "repeats": cfg.repeats},
+        **{
+            "data": cfg.data.name,
+            "size": list(size),
+            "batch": batch,
+            "device": str(device),
+            "repeats": cfg.repeats,
+            "fps": rate,
+        },
         "machine": machine(),
         "networks": [each.as_dict(batch) for each in found],
         "left_out": left_out,
@@ -52,7 +61,9 @@ def run(cfg: DictConfig, device: torch.device) -> list[Row]:
     _table(title, found, batch)
     for line in left_out:
         print(f"not measured: {line}")
-    print(f"picture: {save(draw(title, found), run_dir / 'model.png')}")
+    if rate is not None:
+        print("\n".join(lines_of(fastest(found, batch), rate)))
+    print(f"picture: {save(draw(title, found, None if rate is None else batch / rate), run_dir / 'model.png')}")
     return _rows(found)
 
 

@@ -12,8 +12,12 @@ COLOURS = {"eager": "#4c72b0", "compiled": "#dd8452", "onnx": "#55a868"}
 PLAIN = "#8c8c8c"
 
 
-def draw(title: str, found: Sequence[Found]) -> Any:
-    """Draw bars of parameters, operations and time, and mIoU over speed for networks that have an mIoU."""
+def draw(title: str, found: Sequence[Found], budget: float | None = None) -> Any:
+    """Draw bars of parameters, operations and time, and mIoU over speed for networks that have an mIoU.
+
+    Args:
+        budget: seconds a batch that a frame rate leaves, as a line; None draws none.
+    """
     judged = [each for each in found if each.miou is not None and each.times]
     panels = 2 + any(each.times for each in found) + bool(judged)
     fig = figure(4.2 * panels, 1.6 + 0.55 * max(3, len(found)))
@@ -25,6 +29,8 @@ def draw(title: str, found: Sequence[Found]) -> Any:
         _times(axes[2], names, found)
     if judged:
         _accuracy(axes[-1], judged)
+    for axis in axes[2:] if budget is not None else []:
+        axis.axvline(1e3 * (budget or 0), color="#c44e52", linestyle="--", linewidth=1.2, zorder=0)
     fig.suptitle(literal(title), fontsize=11)
     fig.tight_layout()
     return fig

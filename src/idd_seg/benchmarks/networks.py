@@ -14,9 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from idd_seg.benchmarks.timing import Timing
 from idd_seg.checkpoints.reader import read_checkpoint
+from idd_seg.config.from_python import composed
+from idd_seg.config.groups import options_of
 from idd_seg.config.instantiate import make
 from idd_seg.config.restore import BARE, student_from
-from idd_seg.errors import ConfigError, UserError
+from idd_seg.errors import ConfigError, UserError, suggest
 from idd_seg.reporting.files import UnreadableError, number, part, read_mapping
 
 
@@ -64,12 +66,13 @@ class Found:
 
 
 def cases_of(cfg: DictConfig) -> list[Case]:
-    """Return the student, the teacher where there is one, and the runs of `cfg.runs`, which may take their names.
+    """Return the students, the teacher where there is one, and the runs of `cfg.runs`, which may take their names.
 
     Raises:
         UserError: if one can't be built, or a run can't be read or is of another data set.
     """
-    found = {"student": _configured("student", cfg.student, cfg)}
+    names = _students(cfg)
+    found = {name: _chosen(name, cfg) for name in names} or {"student": _configured("student", cfg.student, cfg)}
     if cfg.teacher.name != "none":
         if cfg.teacher.model is None:
             raise ConfigError(f"teacher={cfg.teacher.name} has no network without its file; choose another, or none")
@@ -77,6 +80,26 @@ def cases_of(cfg: DictConfig) -> list[Case]:
     for name, folder in _runs(cfg).items():
         found[name] = _run(name, Path(folder), cfg)
     return list(found.values())
+
+
+def _students(cfg: DictConfig) -> list[str]:
+    """Return the choices of `student=` that `cfg.students` names."""
+    if cfg.students is None:
+        return []
+    if not OmegaConf.is_list(cfg.students) or not cfg.students:
+        raise ConfigError(f"students must be a list of choices, as in students=[r18,mbv3_small], got '{cfg.students}'")
+    known = options_of("student")
+    for name in cfg.students:
+        if name not in known:
+            raise ConfigError(f"students: there is no '{name}'{suggest(str(name), known)} They are {', '.join(known)}")
+    return list(dict.fromkeys(map(str, cfg.students)))
+
+
+def _chosen(name: str, cfg: DictConfig) -> Case:
+    with composed(["data=shapes", f"student={name}", "pretrained=false"]) as whole:
+        node = OmegaConf.create(OmegaConf.to_container(whole.student, resolve=True))
+    node.num_classes = cfg.data.num_classes
+    return _configured(name, node, cfg)
 
 
 def _configured(name: str, node: DictConfig, cfg: DictConfig) -> Case:
