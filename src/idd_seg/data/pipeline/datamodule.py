@@ -21,8 +21,8 @@ from idd_seg.data.pipeline.fingerprint import Fingerprint, fingerprint
 from idd_seg.data.pipeline.jitter import recoloured
 from idd_seg.data.pipeline.mixing import MixedSampler, pictures_of
 from idd_seg.data.pipeline.options import REST, DataOptions, TeacherLabels
-from idd_seg.data.pipeline.prefetch import Prefetcher
 from idd_seg.data.pipeline.pixels import RGB
+from idd_seg.data.pipeline.prefetch import Prefetcher
 from idd_seg.data.pipeline.processes import begin_worker, rank_and_world
 from idd_seg.data.pipeline.shared_memory import shared_folder
 from idd_seg.data.pipeline.source import Joined, Source, innermost
