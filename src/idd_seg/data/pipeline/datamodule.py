@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-import cv2
 import lightning as L
 import torch
 from torch import Tensor
@@ -22,14 +21,15 @@ from idd_seg.data.pipeline.fingerprint import Fingerprint, fingerprint
 from idd_seg.data.pipeline.jitter import recoloured
 from idd_seg.data.pipeline.mixing import MixedSampler, pictures_of
 from idd_seg.data.pipeline.options import REST, DataOptions, TeacherLabels
+from idd_seg.data.pipeline.pixels import RGB
 from idd_seg.data.pipeline.prefetch import Prefetcher
+from idd_seg.data.pipeline.processes import begin_worker, rank_and_world
 from idd_seg.data.pipeline.shared_memory import shared_folder
 from idd_seg.data.pipeline.source import Joined, Source, innermost
 from idd_seg.data.pipeline.split import by_labels, training_parts
 from idd_seg.data.pipeline.submission import ServerFormat
 from idd_seg.data.pipeline.worker_errors import scarce
-from idd_seg.data.pipeline.worker_signals import leave_signals_to_the_run
-from idd_seg.data.pipeline.worker_timeout import PARTS, NamingLoader, limit_worker_time
+from idd_seg.data.pipeline.worker_timeout import PARTS, NamingLoader
 from idd_seg.data.unlabelled.find import find_unlabelled
 from idd_seg.data.unlabelled.photographs import Unlabelled
 from idd_seg.errors import ConfigError, DataError
@@ -60,8 +60,7 @@ class SegmentationDataModule(L.LightningDataModule):
         self.name, self.num_classes, self.ignore_index = chosen.name, chosen.num_classes, chosen.ignore_index
         self.class_names = list(chosen.class_names)
         self.palette: list[tuple[int, ...]] = [tuple(colour) for colour in chosen.palette]
-        self.masks, self.labels = chosen.masks, chosen.to_classes()
-        self.pixels = chosen.pixels
+        self.masks, self.labels, self.pixels = chosen.masks, chosen.to_classes(), chosen.pixels
         self.mean, self.std = torch.tensor(list(chosen.mean)), torch.tensor(list(chosen.std))
         self.image_scale = chosen.image_scale
         self.augment: Augmentation | None = chosen.augment or Augmentation()
@@ -91,7 +90,7 @@ class SegmentationDataModule(L.LightningDataModule):
         if self.judged_part is None:
             return split
         judged, there = self.judged_part
-        return f"{split}, first {judged} of {there} batches{' of each process' if _rank_and_world()[1] > 1 else ''}"
+        return f"{split}, first {judged} of {there} batches{' of each process' if rank_and_world()[1] > 1 else ''}"
 
     def judge_part(self, limit: int | float) -> int | float:
         """Judge a training by the first batches of what is held out; return their number, or 1.0 for all.
@@ -99,7 +98,7 @@ class SegmentationDataModule(L.LightningDataModule):
         Args:
             limit: number of batches, or their share, of which at least one batch is taken.
         """
-        rank, world = _rank_and_world()
+        rank, world = rank_and_world()
         pictures = len(EpochSampler(len(self.dataset("val")), 0, shuffle=False, rank=rank, world=world))
         there = -(-pictures // self.eval_batch_size)
         judged = min(limit, there) if isinstance(limit, int) else max(1, int(limit * there))
@@ -108,7 +107,7 @@ class SegmentationDataModule(L.LightningDataModule):
 
     def say(self, text: str) -> None:
         """Print a choice that was made, once; among several processes the first one does."""
-        if text not in self.said and _rank_and_world()[0] == 0:
+        if text not in self.said and rank_and_world()[0] == 0:
             print(text, flush=True)
         self.said.add(text)
 
@@ -185,8 +184,7 @@ class SegmentationDataModule(L.LightningDataModule):
         if not self.pixels.photograph:
             if not isinstance(source, PairSource | Unlabelled):
                 raise ConfigError(
-                    f"data={self.name} makes photographs of 3 channels of 8 bits; data.channels={self.pixels.channels} "
-                    f"data.bits={self.pixels.bits} are for pictures in files"
+                    f"data={self.name} makes photographs of {RGB}; {self.pixels} are for pictures in files"
                 )
             source.pixels = self.pixels
         return source
@@ -213,7 +211,7 @@ class SegmentationDataModule(L.LightningDataModule):
             part: first batch and end of a training, counted over the epochs; None is one epoch.
         """
         dataset = self.dataset(split)
-        rank, world = _rank_and_world()
+        rank, world = rank_and_world()
         sampler: EpochSampler | TrainingSampler | MixedSampler
         sampler = EpochSampler(len(dataset), self.seed, shuffle=shuffle, rank=rank, world=world)
         if len(dataset) < world:
@@ -246,7 +244,7 @@ class SegmentationDataModule(L.LightningDataModule):
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
-            worker_init_fn=partial(_begin_worker, self.timeout_s),
+            worker_init_fn=partial(begin_worker, self.timeout_s),
             timeout=self.timeout_s / PARTS if self.timeout_s is not None and self.num_workers else 0,
         )
 
@@ -299,21 +297,6 @@ class SegmentationDataModule(L.LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Normalise on the device: a quarter of the bytes cross the bus, and no worker spends time on it."""
-        image = batch.image
-        if batch.colours is not None:
-            image = recoloured(image, batch.colours, self.pixels.white)
+        colours, white = batch.colours, self.pixels.white
+        image = batch.image if colours is None else recoloured(batch.image, colours, white)
         return replace(batch, image=self.normalise(image), label=batch.label.long(), colours=None)
-
-
-def _begin_worker(timeout_s: float | None, worker: int) -> None:
-    leave_signals_to_the_run()
-    limit_worker_time(timeout_s)
-    # One thread each: several workers with a thread pool of their own slow each other down.
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-
-
-def _rank_and_world() -> tuple[int, int]:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
