@@ -150,5 +150,5 @@ def test_a_name_with_dollars_is_drawn_as_it_is(tmp_path: Path) -> None:
     draw({"twin": {0: result(0.4)}, r"$\frac$": {0: result(0.5)}}, "twin", 0.6, tmp_path / "methods.png")
     assert (tmp_path / "methods.png").stat().st_size > 5_000
     image = np.zeros((4, 4, 3), np.uint8)
-    save(sample_rows([(r"$\frac$", [image])], ["ground"], [[0, 0, 0]]), tmp_path / "samples.png")
+    save(sample_rows([(r"$\frac$", [image])], ["ground"], [[0, 0, 0]], [0]), tmp_path / "samples.png")
     assert (tmp_path / "samples.png").stat().st_size > 1_000
