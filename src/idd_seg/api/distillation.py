@@ -140,6 +140,8 @@ def _card(data: SegmentationDataModule) -> dict[str, Any]:
         "palette": [list(colour) for colour in data.palette],
         "mean": [round(float(value), 6) for value in data.mean],
         "std": [round(float(value), 6) for value in data.std],
+        "channels": data.pixels.channels,
+        "bits": data.pixels.bits,
         "image_scale": data.image_scale,
         "ignore_index": data.ignore_index,
         "batch_size": data.batch_size,
