@@ -97,7 +97,7 @@ def _students(cfg: DictConfig) -> list[str]:
 
 def _chosen(name: str, cfg: DictConfig) -> Case:
     with composed(["data=shapes", f"student={name}", "pretrained=false"]) as whole:
-        node = OmegaConf.create(OmegaConf.to_container(whole.student, resolve=True))
+        node = DictConfig(OmegaConf.to_container(whole.student, resolve=True))
     node.num_classes = cfg.data.num_classes
     return _configured(name, node, cfg)
 
