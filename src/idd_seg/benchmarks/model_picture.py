@@ -30,7 +30,7 @@ def draw(title: str, found: Sequence[Found], budget: float | None = None) -> Any
     if judged:
         _accuracy(axes[-1], judged)
     for axis in axes[2:] if budget is not None else []:
-        axis.axvline(1e3 * (budget or 0), color="#c44e52", linestyle="--", linewidth=1.2, zorder=0)
+        axis.axvline(1e3 * (budget or 0), color="#c44e52", linestyle="--", linewidth=1.2, zorder=3)
     fig.suptitle(literal(title), fontsize=11)
     fig.tight_layout()
     return fig
