@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from idd_seg.data.augment import whole
-from idd_seg.data.pipeline.decode import size_of
+from idd_seg.data.pipeline.heads import problems, read_head
 from idd_seg.data.pipeline.pixels import RGB
-from idd_seg.data.pipeline.source import Item, Source, innermost, spread
+from idd_seg.data.pipeline.source import Source, innermost, spread
 from idd_seg.data.unlabelled.find import OPTION
 from idd_seg.data.unlabelled.names import CHUNK
 from idd_seg.data.unlabelled.photographs import Photographs
@@ -99,26 +100,12 @@ def _among(source: Photographs, paths: Iterable[Path]) -> list[str]:
 
 
 def _refuse_unreadable(source: Source) -> None:
-    def head(index: int) -> None:
-        path = source.files(index)[0]
-        if path is not None:
-            size_of(path, pixels=getattr(source, "pixels", RGB))
-
-    _try(head, spread(len(source), HEADS))
-    _try(source.__getitem__, spread(len(source), DECODED))
+    _refuse(partial(read_head, source, getattr(source, "pixels", RGB)), spread(len(source), HEADS))
+    _refuse(source.__getitem__, spread(len(source), DECODED))
 
 
-def _try(read: Callable[[int], Item | None], places: list[int]) -> None:
-    def problem(index: int) -> str | None:
-        try:
-            read(index)
-        except DataError as error:
-            return str(error)
-        return None
-
-    with ThreadPoolExecutor(READERS) as pool:
-        found = [text for text in pool.map(problem, places) if text is not None]
-    if found:
+def _refuse(read: Callable[[int], object], places: list[int]) -> None:
+    if found := problems(read, places):
         more = f" ({len(found)} of the {len(places)} that were looked at can't be read)" if len(found) > 1 else ""
         raise DataError(f"{OPTION}: {found[0]}{more}")
 
