@@ -67,11 +67,6 @@ def run(cfg: DictConfig, device: torch.device) -> list[Row]:
     return _rows(found)
 
 
-def _counted(case: Case, shape: tuple[int, int, int, int]) -> Found:
-    network = case.network
-    return Found(case.name, count_parameters(network), flops(network, shape), strides(network), case.miou)
-
-
 def _whole(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(f"{name} must be a whole number of at least 1, got '{value}'")
