@@ -150,7 +150,10 @@ MISTAKES = [
     (["formats=[onxx]"], "formats: there is no 'onxx'; did you mean 'onnx'?"),
     (["formats=onnx"], "formats must be a list"),
     (["formats=[]"], "formats must be a list"),
-    (["formats=[safetensors]", "int8=true"], "int8=true writes a form of the ONNX or OpenVINO file; add onnx to formats"),
+    (
+        ["formats=[safetensors]", "int8=true"],
+        "int8=true writes a form of the ONNX or OpenVINO file; add onnx to formats",
+    ),
     (["winograd=1"], "winograd must be true or false"),
     (["fp16=yes please"], "fp16 must be true or false"),
     (["tolerance=0"], "tolerance must be a number above 0"),

@@ -65,8 +65,8 @@ def quantise_within(
             return Kept(runner, after, ranked[:number])
     raise UserError(
         f"{name} was not written: it loses {100 * (before.miou - after.miou):.2f} points of mIoU even with half of its "
-        f"layers in float, and calibration.max_drop is {max_drop}. More calibration.images may help, and training on "
-        "with rounded layers does; calibration.max_drop=null writes it whatever it loses"
+        f"layers in float, and calibration.max_drop is {max_drop}. More calibration.images may help, or training on "
+        "with quantize=int8; calibration.max_drop=null writes it whatever it loses"
     )
 
 
