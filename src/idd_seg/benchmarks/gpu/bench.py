@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from idd_seg.benchmarks.gpu.commands import Command, CommandFailed, last_lines, running
+from idd_seg.benchmarks.gpu.commands import Command, CommandError, last_lines, running
 from idd_seg.benchmarks.gpu.record import Record
 
 
-class LeftOut(Exception):
+class LeftOutError(Exception):
     """A part can't be done here; says why."""
 
 
@@ -67,13 +67,13 @@ class Bench:
         """Run `python -m WORDS` in the part's time; return the last lines of what it wrote.
 
         Raises:
-            CommandFailed: if it fails; `OutOfTime` if it must be ended.
+            CommandError: if it fails; `OutOfTimeError` if it must be ended.
         """
         with self.running(*words, env=env) as command:
             code = command.wait(self.left)
             lines = last_lines(command.log)
         if code:
-            raise CommandFailed(f"exit code {code}: python -m {words[0]}", lines)
+            raise CommandError(f"exit code {code}: python -m {words[0]}", lines)
         return lines
 
     @contextmanager

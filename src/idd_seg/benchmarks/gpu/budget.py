@@ -11,7 +11,7 @@ CLOSING = 5.0  # seconds that are kept for the end: files, and processes that ha
 
 @dataclass(frozen=True)
 class Share:
-    """Shares of the whole limit, 0 to 1: what a part needs at least to be worth its start, and what it takes at most."""
+    """Shares of the limit, 0 to 1: what a part needs at least to be worth its start, and what it takes at most."""
 
     least: float
     most: float

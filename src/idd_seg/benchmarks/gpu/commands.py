@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ LINES = 12  # of its output that a failed command is recorded with
 MARK = "IDD_SEG_GPU_JOB"  # in the environment of a command and of all that it starts, in whatever session
 
 
-class CommandFailed(Exception):
+class CommandError(Exception):
     """A command ended with an error.
 
     Attributes:
@@ -28,7 +29,7 @@ class CommandFailed(Exception):
         self.lines = list(lines)
 
 
-class OutOfTime(CommandFailed):
+class OutOfTimeError(CommandError):
     """A command was ended, since its time was up."""
 
 
@@ -65,13 +66,15 @@ class Command:
         """Return the exit code; a command that has not ended by then is ended.
 
         Raises:
-            OutOfTime: if it had to be.
+            OutOfTimeError: if it had to be.
         """
         try:
             return self.process.wait(max(0.1, seconds - GRACE))
         except subprocess.TimeoutExpired:
             self.end()
-            raise OutOfTime(f"ended after {seconds:.0f} seconds, its share of the time", last_lines(self.log)) from None
+            raise OutOfTimeError(
+                f"ended after {seconds:.0f} seconds, its share of the time", last_lines(self.log)
+            ) from None
 
     def end(self, grace: float = GRACE) -> None:
         """Ask the command and what it has started to stop, and kill what is there a little later."""
@@ -99,11 +102,9 @@ class Command:
 
     @staticmethod
     def _send(number: int, pid: int) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             # The leader of a group stands for all of it.
             os.killpg(pid, number) if os.getpgid(pid) == pid else os.kill(pid, number)
-        except ProcessLookupError:
-            pass
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from idd_seg.benchmarks.gpu.bench import Bench, Place
-from idd_seg.benchmarks.gpu.commands import CommandFailed, OutOfTime, last_lines
+from idd_seg.benchmarks.gpu.commands import CommandError, OutOfTimeError, last_lines
 from idd_seg.benchmarks.gpu.weights import digest_of, last_checkpoint
 
 STEPS, TINY_STEPS = 60, 20
@@ -48,7 +48,7 @@ def run_determinism(bench: Bench) -> None:
         found = [_trained(bench, first_run(bench.place, name, number), fast=fast) for number in (1, 2)]
         bench.record.note(**{name: {"sha256": found, "same": found[0] == found[1]}})
         if found[0] != found[1]:
-            raise CommandFailed(f"two runs with deterministic=true differ ({name})")
+            raise CommandError(f"two runs with deterministic=true differ ({name})")
 
 
 def first_run(place: Place, name: str = "float32", number: int = 1) -> Path:
@@ -82,7 +82,7 @@ def run_resume(bench: Bench) -> None:
     found = digest_of(last_checkpoint(folder))
     bench.record.note(sha256=[expected, found], same=expected == found)
     if expected != found:
-        raise CommandFailed("the run that was stopped ended with other weights than the one that was not")
+        raise CommandError("the run that was stopped ended with other weights than the one that was not")
 
 
 def _stopped(bench: Bench, folder: Path, words: list[str], env: dict[str, str]) -> int:
@@ -94,10 +94,10 @@ def _stopped(bench: Bench, folder: Path, words: list[str], env: dict[str, str]) 
                 command.process.send_signal(signal.SIGTERM)
                 break
             if bench.left <= 0:
-                raise OutOfTime("the run had not begun in the part's time", last_lines(command.log))
+                raise OutOfTimeError("the run had not begun in the part's time", last_lines(command.log))
             time.sleep(0.02)
         code = command.wait(bench.left)
         lines = last_lines(command.log)
     if code != STOPPED:
-        raise CommandFailed(f"the run was to end with exit code {STOPPED} after SIGTERM, and had {code}", lines)
+        raise CommandError(f"the run was to end with exit code {STOPPED} after SIGTERM, and had {code}", lines)
     return int(last_checkpoint(folder)["global_step"])

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from idd_seg.benchmarks.gpu.bench import Bench, LeftOut, Place
+from idd_seg.benchmarks.gpu.bench import Bench, LeftOutError, Place
 from idd_seg.benchmarks.gpu.budget import Budget
-from idd_seg.benchmarks.gpu.commands import LINES, CommandFailed, OutOfTime
+from idd_seg.benchmarks.gpu.commands import LINES, CommandError, OutOfTimeError
 from idd_seg.benchmarks.gpu.machine import machine
 from idd_seg.benchmarks.gpu.parts import PARTS, Part
 from idd_seg.benchmarks.gpu.record import BAD, FAILED, FINISHED, LATE, LEFT_OUT, STOPPED, Record
@@ -60,11 +60,11 @@ def run_part(part: Part, bench: Bench) -> None:
     record.begin(bench.seconds)
     try:
         part.do(bench)
-    except LeftOut as reason:
+    except LeftOutError as reason:
         record.end(LEFT_OUT, str(reason))
-    except OutOfTime as error:
+    except OutOfTimeError as error:
         record.end(LATE, str(error), error.lines)
-    except CommandFailed as error:
+    except CommandError as error:
         record.end(FAILED, str(error), error.lines)
     except Exception as error:
         # A mistake of this program itself must not cost the parts that follow.

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from idd_seg.benchmarks.gpu.bench import Bench, LeftOut
-from idd_seg.benchmarks.gpu.commands import CommandFailed
+from idd_seg.benchmarks.gpu.bench import Bench, LeftOutError
+from idd_seg.benchmarks.gpu.commands import CommandError
 from idd_seg.benchmarks.gpu.lengths import LEAST, VALIDATIONS, Costs, lengths
 
 DATA = "IDD_SEG_CAMVID"
@@ -29,11 +29,11 @@ def run_study(bench: Bench) -> None:
     """Try the costliest method for some steps, and run the study with as many as fit.
 
     Raises:
-        LeftOut: without the data set, or where too few steps fit.
+        LeftOutError: without the data set, or where too few steps fit.
     """
     data = os.environ.get(DATA)
     if not data or not Path(data).is_dir():
-        raise LeftOut(f"{DATA} names no folder with CamVid")
+        raise LeftOutError(f"{DATA} names no folder with CamVid")
     given = {name: os.environ.get(variable) for name, variable in WEIGHTS.items()}
     bench.record.note(
         pretrained={name: "ImageNet, from a file" if path else "from scratch" for name, path in given.items()}
@@ -42,7 +42,9 @@ def run_study(bench: Bench) -> None:
     bench.record.note(costs=vars(costs))
     chosen = (TINY_TRIAL, TINY_TRIAL) if bench.place.tiny else lengths(bench.left, len(METHODS), costs)
     if chosen is None:
-        raise LeftOut(f"fewer than {LEAST} steps of teacher and students fit into the {bench.left:.0f} seconds left")
+        raise LeftOutError(
+            f"fewer than {LEAST} steps of teacher and students fit into the {bench.left:.0f} seconds left"
+        )
     _run(bench, *chosen)
 
 
@@ -93,7 +95,7 @@ def _seconds_a_step(run: Path) -> float:
     config = (run / "config.yaml").read_text(encoding="utf-8")
     (batch,) = (int(line.split(":")[1]) for line in config.splitlines() if line.startswith("  batch_size:"))
     if not rates:
-        raise CommandFailed(f"the trial run '{run.name}' has logged no train/images_per_s")
+        raise CommandError(f"the trial run '{run.name}' has logged no train/images_per_s")
     return batch / rates[-1]
 
 
@@ -112,7 +114,7 @@ def _run(bench: Bench, teacher: int, student: int) -> None:
         common = [*_common(bench), f"trainer.max_steps={student}", f"teacher.training.max_steps={teacher}"]
         words += [f"study.common={json.dumps(common)}", 'only=["twin","default"]']
     elif bench.place.device == "cpu":
-        raise LeftOut("on a CPU this study takes days; study=camvid_quarter is made for one")
+        raise LeftOutError("on a CPU this study takes days; study=camvid_quarter is made for one")
     words += ["study=camvid_full", "probe_steps=0", f"folder={bench.folder('runs')}", f"results={kept}"]
     try:
         bench.run("idd_seg.study", *words, env=_environment(bench))

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from idd_seg.benchmarks.gpu.bench import Bench, LeftOut
+from idd_seg.benchmarks.gpu.bench import Bench, LeftOutError
 
 MARKER = "mark.gpu"
 # Of the smallest sizes.
@@ -28,7 +28,7 @@ def run_tests(bench: Bench) -> None:
     tests = bench.place.top / "tests"
     files = sorted(p for p in tests.rglob("test_*.py") if MARKER in p.read_text(encoding="utf-8"))
     if not files:
-        raise LeftOut("there are no tests beside the program; take a checkout")
+        raise LeftOutError("there are no tests beside the program; take a checkout")
     names = [str(path.relative_to(bench.place.top)) for path in files]
     log = bench.place.work / "logs" / f"{bench.record.content['part']}_1.log"
     # DRAW: a share of the tests would be drawn by the commit, which a bare checkout does not know.
