@@ -19,6 +19,8 @@ from idd_seg.benchmarks.step_picture import draw
 from idd_seg.benchmarks.step_rows import FAST, LARGE_FAST, PLAIN, Measured, Way, plain_of, rows_of_way
 from idd_seg.benchmarks.stopwatch import PARTS, Stopwatch
 from idd_seg.benchmarks.timing import summary
+from idd_seg.config.ranges import whole
+from idd_seg.errors import ConfigError
 from idd_seg.models.speed import compiler_works
 from idd_seg.ops.quiet import quieten
 from idd_seg.runs.provenance import write_json
@@ -28,8 +30,14 @@ def run(cfg: DictConfig, device: torch.device) -> Iterator[Row]:
     """Measure the step at each of `cfg.step.sizes`; writes `step.json` and `step.png` in the run folder.
 
     The suite `generated` follows, unless `cfg.step.generated` leaves it out.
+
+    Raises:
+        ConfigError: for a batch, a block or a side of a matrix that is no whole number.
     """
     quieten()
+    for key in ("batch", "block", "matrix"):
+        if cfg.step[key] is not None and not whole(1)(cfg.step[key]):
+            raise ConfigError(f"step.{key} must be a whole number >= 1 or null, got '{cfg.step[key]}'")
     folder, content = Path(cfg.run_dir), []
     for size in cfg.step.sizes:
         found = _size(cfg, device, (int(size[0]), int(size[1])))
@@ -63,7 +71,8 @@ def _size(cfg: DictConfig, device: torch.device, size: tuple[int, int]) -> dict[
     data = Pictures(batch, size, int(cfg.data.num_classes), device)
     student, teacher = networks_of(cfg)
     flops, held = count_step(student.to(device).train(), teacher.to(device), data.batch.image)
-    rates = {name: measure_matrix_rate(device, getattr(torch, name)) for name in ("float32", "bfloat16")}
+    side = cfg.step.matrix
+    rates = {name: measure_matrix_rate(device, getattr(torch, name), side=side) for name in ("float32", "bfloat16")}
     return {
         "size": size,
         "batch": batch,

@@ -112,7 +112,7 @@ def _run(bench: Bench, teacher: int, student: int) -> None:
     ]
     if bench.place.tiny:
         common = [*_common(bench), f"trainer.max_steps={student}", f"teacher.training.max_steps={teacher}"]
-        words += [f"study.common={json.dumps(common)}", 'only=["twin","default"]']
+        words += [f"study.common={json.dumps(common)}", 'only=["twin"]']
     elif bench.place.device == "cpu":
         raise LeftOutError("on a CPU this study takes days; study=camvid_quarter is made for one")
     words += ["study=camvid_full", "probe_steps=0", f"folder={bench.folder('runs')}", f"results={kept}"]

@@ -12,7 +12,14 @@ from idd_seg.benchmarks.gpu.bench import Bench, LeftOutError
 MARKER = "mark.gpu"
 # Of the smallest sizes.
 TINY = {
-    "step": ("step.sizes=[[32,32]]", "step.terms=[ce,kd]", "student=small", "teacher=medium", "step.generated=false"),
+    "step": (
+        "step.sizes=[[32,32]]",
+        "step.terms=[ce,kd]",
+        "student=small",
+        "teacher=medium",
+        "step.generated=false",
+        "step.matrix=128",
+    ),
     "losses": ("losses.only=[readings]", "loss=[ce]"),
     "data": (),
 }
@@ -34,7 +41,8 @@ def run_tests(bench: Bench) -> None:
     # DRAW: a share of the tests would be drawn by the commit, which a bare checkout does not know.
     env = {"IDD_SEG_TEST_GPU": bench.place.device, "DRAW": "all"}
     try:
-        bench.run("pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *names, env=env)
+        few = ("-k", "twice and (idd or psp)") if bench.place.tiny else ()
+        bench.run("pytest", "-q", "-m", "gpu", *few, "-p", "no:cacheprovider", *names, env=env)
     finally:
         bench.record.note(**counts_of(log.read_text(encoding="utf-8") if log.is_file() else ""))
 
