@@ -10,13 +10,14 @@ import torch
 from omegaconf import DictConfig
 
 from idd_seg.benchmarks.bare import Bare, Pictures, networks_of
+from idd_seg.benchmarks.bars import FAST, LARGE_FAST, PLAIN
 from idd_seg.benchmarks.beside import Beside, Blocks, Stop
 from idd_seg.benchmarks.bounds import count_step, measure_bandwidth, measure_matrix_rate
 from idd_seg.benchmarks.fitting import fit, module_of
 from idd_seg.benchmarks.generated import generator_row
 from idd_seg.benchmarks.rows import Row
 from idd_seg.benchmarks.step_picture import draw
-from idd_seg.benchmarks.step_rows import FAST, LARGE_FAST, PLAIN, Measured, Way, plain_of, rows_of_way
+from idd_seg.benchmarks.step_rows import Measured, Way, plain_of, rows_of_way
 from idd_seg.benchmarks.stopwatch import PARTS, Stopwatch
 from idd_seg.benchmarks.timing import summary
 from idd_seg.config.ranges import whole

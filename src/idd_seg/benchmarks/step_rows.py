@@ -7,13 +7,10 @@ from typing import Any
 
 import torch
 
+from idd_seg.benchmarks.bars import GPU_MEMORY, GPU_RATE, GPU_SPEED, PLAIN, REST
 from idd_seg.benchmarks.bounds import bound
 from idd_seg.benchmarks.rows import Row
 from idd_seg.benchmarks.timing import Timing
-
-# Bars: of the step against the bare one, in float32, with the fast settings, and of what is not the networks'.
-PLAIN, FAST, LARGE_FAST, REST = 1.03, 0.55, 0.50, 0.03
-GPU_SPEED, GPU_RATE, GPU_MEMORY = 3.0, 0.40, 0.55
 
 
 @dataclass(frozen=True)
