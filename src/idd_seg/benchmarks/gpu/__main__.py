@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from idd_seg.benchmarks.gpu.budget import Budget
+from idd_seg.benchmarks.gpu.shares import SHARES
 
 LIMIT = 540.0  # seconds
 LEAST_LIMIT = 60.0
@@ -23,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     budget = Budget(options.limit, max(0.0, time.time() - options.started) if options.started else 0.0)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
+    # The driver is asked whether there is a GPU; this process itself never begins to use it.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     # PyTorch is imported here, when signals are seen to and the arguments are known to be right.
     from idd_seg.benchmarks.gpu.run import run_parts
 
@@ -30,8 +34,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: Sequence[str] | None) -> Any:
-    from idd_seg.benchmarks.gpu.parts import NAMES
-
     parser = argparse.ArgumentParser(prog="python -m idd_seg.benchmarks.gpu", description=__doc__)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="the smallest sizes, which measure nothing: a rehearsal")
@@ -39,7 +41,9 @@ def _options(arguments: Sequence[str] | None) -> Any:
     parser.add_argument(
         "--started", type=float, help="when the limit began to run, in seconds since 1970; now by default"
     )
-    parser.add_argument("--parts", nargs="+", choices=NAMES, default=list(NAMES), help="some of them; all by default")
+    parser.add_argument(
+        "--parts", nargs="+", choices=list(SHARES), default=list(SHARES), help="some of them; all by default"
+    )
     parser.add_argument("--work", type=Path, default=Path("outputs/gpu"), help="folder of runs and logs")
     parser.add_argument("--results", type=Path, help=f"folder of the JSON: {RESULTS} for cuda, else WORK/results")
     parser.add_argument("--seed", type=int, default=0)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 GRACE = 6.0  # seconds from SIGTERM to SIGKILL; a training saves its state in them
+KILLED = 3.0  # seconds in which a process has gone after SIGKILL
 LINES = 12  # of its output that a failed command is recorded with
 MARK = "IDD_SEG_GPU_JOB"  # in the environment of a command and of all that it starts, in whatever session
 
@@ -82,8 +83,11 @@ class Command:
         until = time.monotonic() + grace
         while time.monotonic() < until and (self.process.poll() is None or self._started()):
             time.sleep(0.05)
-        for pid in self._started():
-            self._send(signal.SIGKILL, pid)
+        until = time.monotonic() + KILLED
+        while (pids := self._started()) and time.monotonic() < until:
+            for pid in pids:
+                self._send(signal.SIGKILL, pid)
+            time.sleep(0.02)
         if self.process.poll() is None:
             self._send(signal.SIGKILL, self.process.pid)
         self.process.wait()
