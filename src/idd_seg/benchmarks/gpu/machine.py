@@ -26,7 +26,7 @@ def machine(device: str, top: Path) -> dict[str, Any]:
         "gpu_memory": memory,
         "driver": driver,
         "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version() if device == "cuda" else None,
+        "cudnn": torch.backends.cudnn.version() if device == "cuda" else None,  # type: ignore[no-untyped-call]
         "cpus": os.cpu_count(),
         "versions": versions(),
         "git": git_state(top) or {"commit": os.environ.get("COMMIT") or None, "changed": None},

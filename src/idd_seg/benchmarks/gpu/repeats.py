@@ -19,7 +19,7 @@ COMMON = (
 FULL = ("student=r18", "teacher=r101", "teacher.training.max_steps=10", "data.val_length=16")
 TINY = (
     *("data.size=[32,32]", "data.train_length=16", "data.val_length=4", "data.batch_size=4", "data.num_workers=0"),
-    "teacher.training.max_steps=2",
+    *("teacher.training.max_steps=2", "callbacks.sample_gallery.count=1", "callbacks.sample_gallery.scored=0"),
 )
 STOPPED = 128 + signal.SIGTERM
 ROWS = 3  # of the log after which the run is stopped
