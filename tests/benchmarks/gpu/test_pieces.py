@@ -23,7 +23,7 @@ from idd_seg.benchmarks.gpu.lengths import SAFE, VALIDATIONS, Costs, lengths
 from idd_seg.benchmarks.gpu.parts import PARTS, Part
 from idd_seg.benchmarks.gpu.record import Record
 from idd_seg.benchmarks.gpu.run import run_part
-from idd_seg.benchmarks.gpu.study import METHODS
+from idd_seg.benchmarks.gpu.study import METHODS, costs_of
 from idd_seg.benchmarks.gpu.suites import counts_of
 from idd_seg.benchmarks.gpu.weights import digest_of
 from idd_seg.config.from_python import composed
@@ -77,6 +77,21 @@ def test_steps_that_fit() -> None:
     assert 0.8 * SAFE * 300 < spent <= SAFE * 300
     assert lengths(80, 3, costs) is None
     assert lengths(10, 3, costs) is None
+
+
+def run_folder(path: Path, rates: list[float], seconds: float) -> Path:
+    path.mkdir()
+    lines = ["step,train/images_per_s", *(f"{i},{rate}" for i, rate in enumerate(rates)), "40,"]
+    (path / "metrics.csv").write_text("\n".join(lines) + "\n")
+    (path / "metrics.json").write_text(json.dumps({"seconds": seconds}))
+    (path / "config.yaml").write_text("teacher:\n  batch_size: 5\ndata:\n  batch_size: 16\n")
+    return path
+
+
+def test_costs_by_hand(tmp_path: Path) -> None:
+    teacher, student = run_folder(tmp_path / "a", [10, 160], 7.0), run_folder(tmp_path / "b", [20, 320], 5.0)
+    # 40 steps of 0.1 and 0.05 s; beside them 3 s each; 20 s in all.
+    assert costs_of(teacher, student, 40, 20.0) == Costs(0.1, 0.05, 3.0, 8.0)
 
 
 # Records.

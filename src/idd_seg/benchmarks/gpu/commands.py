@@ -74,7 +74,7 @@ class Command:
         except subprocess.TimeoutExpired:
             self.end()
             raise OutOfTimeError(
-                f"ended after {seconds:.0f} seconds, its share of the time", last_lines(self.log)
+                f"ended after {max(0.0, seconds - GRACE):.0f} seconds, its share of the time", last_lines(self.log)
             ) from None
 
     def end(self, grace: float = GRACE) -> None:

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from idd_seg.benchmarks.gpu.bench import Bench, LeftOutError
 from idd_seg.benchmarks.gpu.commands import CommandError
 from idd_seg.benchmarks.gpu.lengths import LEAST, VALIDATIONS, Costs, lengths
@@ -92,11 +94,10 @@ def _seconds_a_step(run: Path) -> float:
     """Return the seconds of a step by the last throughput that a run has logged."""
     with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
         rates = [float(row["train/images_per_s"]) for row in csv.DictReader(file) if row.get("train/images_per_s")]
-    config = (run / "config.yaml").read_text(encoding="utf-8")
-    (batch,) = (int(line.split(":")[1]) for line in config.splitlines() if line.startswith("  batch_size:"))
+    batch = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["data"]["batch_size"]
     if not rates:
         raise CommandError(f"the trial run '{run.name}' has logged no train/images_per_s")
-    return batch / rates[-1]
+    return float(batch) / rates[-1]
 
 
 def _run(bench: Bench, teacher: int, student: int) -> None:
