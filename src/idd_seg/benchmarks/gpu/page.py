@@ -114,6 +114,7 @@ def _study(found: Found) -> Iterator[Sequence[str]]:
     told = ", ".join(f"{name} {100 * miou:.1f}" for name, miou in scores.items() if miou is not None)
     steps = f", {result['teacher_steps']} and {result['steps']} steps" if told else ""
     from_scratch = "from scratch" in result.get("pretrained", {}).values()
+    seed = found.get("study", {}).get("seed", 0)
     start = ", from scratch" if told and from_scratch else ""
-    what = f"CamVid at 480 x 360, PSPNet-R101 to PSPNet-R18 (`study=camvid_full`{steps}{start}), mIoU, seed 0"
+    what = f"CamVid at 480 x 360, PSPNet-R101 to PSPNet-R18 (`study=camvid_full`{steps}{start}), mIoU, seed {seed}"
     yield what, told or _nothing(found, "study"), ""
