@@ -38,8 +38,8 @@ class FakeQuantisation(L.Callback):
         rounded.ranges.update({name: value.to(pl_module.device) for name, value in self._kept.items()})
         self.rounded = rounded
         self._handles = [
-            student.register_forward_pre_hook(lambda *_: rounded.__enter__() and None),
-            student.register_forward_hook(lambda *_: rounded.__exit__(None, None, None), always_call=True),
+            student.register_forward_pre_hook(lambda *_: rounded.enter()),
+            student.register_forward_hook(lambda *_: rounded.leave(), always_call=True),
         ]
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:

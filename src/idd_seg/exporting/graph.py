@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import torch
 import torch.nn.functional as F
-from timm.layers import Conv2dSame
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
 from idd_seg.checkpoints.data_card import DataCard, Normalise

@@ -61,6 +61,14 @@ class RoundedLayers(TorchFunctionMode):
         # Before the first batch of a training no range is known.
         return rounded_input(x, *self.ranges[name]) if name in self.ranges else x
 
+    def enter(self) -> None:
+        """Begin to round, for a hook before the network's `forward`."""
+        self.__enter__()  # type: ignore[no-untyped-call]
+
+    def leave(self) -> None:
+        """End it, for a hook behind."""
+        self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
     @torch.no_grad()
     def follow(self) -> None:
         """Move the ranges towards those of the last batch, of all processes."""

@@ -109,8 +109,9 @@ def loader_processes(loader: Any) -> Sequence[Any]:
 @contextlib.contextmanager
 def sides_of_one() -> Iterator[None]:
     """Let `torch.export` write graphs that take maps one pixel wide too, where this PyTorch can."""
-    from torch.fx.experimental import _config as config
+    from torch.fx.experimental import _config
 
+    config: Any = _config
     if not hasattr(config, "backed_size_oblivious"):
         yield
         return
