@@ -18,7 +18,7 @@ def main(cfg: DictConfig) -> None:
 
     from idd_seg.config import restore
     from idd_seg.errors import ConfigError
-    from idd_seg.exporting import hub, int8, speed
+    from idd_seg.exporting import hub, int8, speed, web, web_runtime
     from idd_seg.exporting.export import Export, ExportPlan, check_target, table_of
     from idd_seg.library import load
     from idd_seg.runs.provenance import describe_run
@@ -38,6 +38,10 @@ def main(cfg: DictConfig) -> None:
             raise ConfigError(f"threads must be a whole number of at least 1, got '{cfg.threads}'")
         torch.set_num_threads(cfg.threads)
     model = load(cfg.checkpoint, "cpu")
+    runtime = None
+    if "web" in plan.formats:
+        web.check_card(model.card)
+        runtime = web_runtime.runtime_of(cfg.web.runtime, Path(cfg.cache_dir).expanduser())
     data = None
     if plan.int8:
         data = restore.data_from(model.saved, cfg.calibration.root)
@@ -49,7 +53,7 @@ def main(cfg: DictConfig) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
         draft = Path(folder) / "model"
         draft.mkdir()
-        export = Export(model, plan, draft)
+        export = Export(model, plan, draft, runtime)
         export.write()
         more: dict[str, Any] = {}
         if data is not None:

@@ -16,16 +16,18 @@ from torch import nn
 from idd_seg.checkpoints.exported_folder import CONFIG, WEIGHTS
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.errors import ConfigError, suggest
-from idd_seg.exporting import int8, onnx_file, parity
+from idd_seg.exporting import int8, onnx_file, parity, web
 from idd_seg.exporting.card import model_card
 from idd_seg.exporting.folder import config_of, metrics_of, write_weights
 from idd_seg.exporting.graph import Deployed, deployable, of_any_size
+from idd_seg.exporting.onnx_classes import CLASSES
+from idd_seg.exporting.web_runtime import Runtime
 from idd_seg.library import Model, load
 from idd_seg.models.segmenter import count_parameters
 from idd_seg.plotting.tables import percent
 from idd_seg.runs.provenance import versions, write_json
 
-FORMATS = ("safetensors", "onnx", "torch_export")
+FORMATS = ("safetensors", "onnx", "torch_export", "web")
 ONNX_WINOGRAD = "model_winograd.onnx"
 ONNX, ONNX_HALF, ONNX_INT8, PROGRAM = "model.onnx", "model_fp16.onnx", "model_int8.onnx", "model.pt2"
 HALF_TOLERANCE = 2e-2  # float16 has 11 bits; through some fifty layers
@@ -67,8 +69,9 @@ class ExportPlan:
                 raise ConfigError(f"{option}=true writes a form of the ONNX file; add onnx to formats")
         if isinstance(self.tolerance, bool) or not isinstance(self.tolerance, int | float) or not self.tolerance > 0:
             raise ConfigError(f"tolerance must be a number above 0, got '{self.tolerance}'")
-        if "onnx" in self.formats:
-            onnx_file.require_onnx()
+        for name in ("onnx", "web"):
+            if name in self.formats:
+                onnx_file.require_onnx(name)
 
 
 @contextmanager
@@ -87,6 +90,7 @@ class Export:
     model: Model
     plan: ExportPlan
     draft: Path
+    runtime: Runtime | None = None  # of formats=[web]
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     runners: dict[str, parity.Runner] = field(default_factory=dict)
 
@@ -113,6 +117,9 @@ class Export:
         if "torch_export" in self.plan.formats:
             with _timed(PROGRAM):
                 self._program()
+        if "web" in self.plan.formats and self.runtime is not None:
+            with _timed(f"{web.FOLDER}/{web.PAGE}"):
+                self._web(self.runtime)
 
     def _onnx(self, name: str, tolerance: float, half: bool = False, winograd: bool = False) -> None:
         with _timed(name):
@@ -120,6 +127,21 @@ class Export:
             onnx_file.write_onnx(graph, self.draft / name, self._metadata(), winograd, self.model.card.pixels)
             self.runners[name] = onnx_file.Session(self.draft / name)
             self._note(self.draft / name, name, tolerance)
+
+    def _web(self, runtime: Runtime) -> None:
+        logits = self.draft / ONNX
+        if "onnx" not in self.plan.formats:
+            graph = Deployed(of_any_size(self.folded), self.model.card)
+            onnx_file.write_onnx(graph, logits, self._metadata(), pixels=self.model.card.pixels)
+        title = str(self.model.saved.metadata.get("name") or "A student")
+        written = web.write_web(logits, self.draft / web.FOLDER, self.model.card, title, runtime)
+        if "onnx" not in self.plan.formats:
+            logits.unlink()
+        session = onnx_file.Session(self.draft / web.FOLDER / web.MODEL, output=CLASSES)
+        found = parity.compare_classes(self.original, session, self.model.card.pixels)
+        parity.refuse_difference(f"{web.FOLDER}/{web.MODEL}", found, 2 * self.plan.tolerance)
+        written[web.MODEL]["parity"] = found.as_dict(2 * self.plan.tolerance)
+        self.files.update({f"{web.FOLDER}/{name}": entry for name, entry in written.items()})
 
     def _metadata(self) -> dict[str, str]:
         return {
@@ -182,7 +204,7 @@ class Export:
 
 def onnx_versions(plan: ExportPlan) -> dict[str, str]:
     """Return the versions of the packages that wrote and checked ONNX files."""
-    if "onnx" not in plan.formats:
+    if not {"onnx", "web"} & set(plan.formats):
         return {}
     from importlib.metadata import version
 
@@ -216,7 +238,7 @@ def table_of(report: Mapping[str, Any]) -> None:
             name,
             f"{entry['bytes'] / 1e6:.2f}" if entry else "",
             f"{compared['max_abs_difference']:.1e}" if "max_abs_difference" in compared else "",
-            f"{100 * compared['same_class']:.3f}" if compared else "",
+            f"{100 * compared['same_class']:.3f}" if "same_class" in compared else "",
             f"{speeds['images_per_second'].get(name, '')}",
             f"{speeds['ratio'].get(name, '')}",
         )

@@ -18,8 +18,8 @@ NEEDED = ("onnx", "onnxscript", "onnxruntime")
 IMAGE, LOGITS = "image", "logits"
 
 
-def require_onnx() -> None:
-    """Refuse to go on without the packages.
+def require_onnx(wanted: str = "onnx") -> None:
+    """Refuse to go on without the packages that the format `wanted` needs.
 
     Raises:
         UserError: that names what is missing and what to do.
@@ -27,7 +27,7 @@ def require_onnx() -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
-            f"formats=[onnx] needs packages that are not installed: {', '.join(missing)}; "
+            f"formats=[{wanted}] needs packages that are not installed: {', '.join(missing)}; "
             "pip install 'idd-seg[onnx]', or leave it out: formats=[safetensors,torch_export]"
         )
 
@@ -92,16 +92,18 @@ class Session:
 
     Args:
         threads: of one operation; None takes as many as PyTorch does.
+        output: what the file gives.
     """
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path, threads: int | None = None, output: str = LOGITS) -> None:
         import onnxruntime
 
+        self.output = output
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or torch.get_num_threads()
         options.log_severity_level = 3
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def __call__(self, image: Tensor) -> Tensor:
-        """(N, C, H, W) as the file takes them -> (N, K, H, W) logits."""
-        return torch.from_numpy(self.session.run([LOGITS], {IMAGE: image.numpy()})[0])
+        """(N, C, H, W) as the file takes them -> (N, K, H, W) logits, or what else the file gives."""
+        return torch.from_numpy(self.session.run([self.output], {IMAGE: image.numpy()})[0])
