@@ -85,16 +85,22 @@ def _timed(what: str) -> Iterator[None]:
 
 @dataclass
 class Export:
-    """An export on its way: files lie in `draft` until all of them are there and right."""
+    """An export on its way: files lie in `draft` until all of them are there and right.
+
+    Args:
+        runtime: for the format web, and for no other.
+    """
 
     model: Model
     plan: ExportPlan
     draft: Path
-    runtime: Runtime | None = None  # of formats=[web]
+    runtime: Runtime | None = None
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     runners: dict[str, parity.Runner] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if ("web" in self.plan.formats) != (self.runtime is not None):
+            raise ValueError("a runtime is needed for the format web, and for no other")
         network = self.model.network
         self.folded = deployable(network)
         self.original = Deployed(copy.deepcopy(network), self.model.card).eval()
@@ -117,7 +123,7 @@ class Export:
         if "torch_export" in self.plan.formats:
             with _timed(PROGRAM):
                 self._program()
-        if "web" in self.plan.formats and self.runtime is not None:
+        if self.runtime is not None:
             with _timed(f"{web.FOLDER}/{web.PAGE}"):
                 self._web(self.runtime)
 
