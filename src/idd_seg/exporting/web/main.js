@@ -55,7 +55,7 @@ const failed = (error) => {
 
 // One thing after the other: the network shows one picture at a time.
 const inTurn = (work) => {
-  queue = queue.then(work).catch(failed).finally(() => (byId('time').disabled = !current || stream !== null));
+  queue = queue.then(work).catch(failed).finally(() => (byId('time').hidden = !current || stream !== null));
   return queue;
 };
 

@@ -43,6 +43,7 @@ const view = (() => {
   const tell = () => {
     const under = byId('under');
     under.replaceChildren();
+    under.hidden = !shown;
     cross.hidden = !place;
     if (!shown || !place) {
       legend.mark(null);
