@@ -22,6 +22,7 @@ from idd_seg.exporting import parity, web, web_runtime
 from idd_seg.exporting.web_runtime import FILES, VERSION, runtime_of
 from idd_seg.ops.html_page import hash_source
 from tests.commands import call
+from tests.exporting.channels_file import logits_file
 from tests.exporting.test_graph import card
 from tests.shipping import save_run
 
@@ -93,22 +94,6 @@ def test_sides_are_bounded_by_the_memory_of_the_logits() -> None:
     assert sides(11) == list(web.SIDES)
     assert sides(150) == [320, 480, 640]
     assert sides(2000) == [320]
-
-
-def logits_file(path: Path) -> None:
-    """An ONNX file whose logits are the channels of the picture."""
-    onnx = pytest.importorskip("onnx")
-    helper, kinds = onnx.helper, onnx.TensorProto
-    shape = ["batch", 3, "height", "width"]
-    graph = helper.make_graph(
-        [helper.make_node("Cast", ["image"], ["logits"], to=kinds.FLOAT)],
-        "channels",
-        [helper.make_tensor_value_info("image", kinds.UINT8, shape)],
-        [helper.make_tensor_value_info("logits", kinds.FLOAT, shape)],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.helper.set_model_props(model, {"class_names": "a\nb\nc"})
-    onnx.save(model, path)
 
 
 def test_the_folder_holds_page_network_runtime_and_licence(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ const view = (() => {
     for (let p = 0; p < classes.length; p += 1) pixels[p] = colours[classes[p]];
     overlay.width = width;
     overlay.height = height;
-    overlay.getContext('2d').putImageData(new ImageData(new Uint8ClampedArray(pixels.buffer), width, height), 0, 0);
+    overlay.getContext('2d', { willReadFrequently: true }).putImageData(new ImageData(new Uint8ClampedArray(pixels.buffer), width, height), 0, 0);
   };
 
   const count = ({ classes }) => {
