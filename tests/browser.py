@@ -78,7 +78,7 @@ def opened(started: Any, address: Path | str, **options: Any) -> Iterator[tuple[
 class Quiet(SimpleHTTPRequestHandler):
     """What `python -m http.server` answers with, without a line for each request."""
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name that is called
+    def log_message(self, format: str, *args: Any) -> None:
         pass
 
 

@@ -103,7 +103,12 @@ def test_the_folder_holds_page_network_runtime_and_licence(tmp_path: Path) -> No
         tmp_path / "logits.onnx", tmp_path / "web", card(), "x", web_runtime.Runtime(package(tmp_path) / "dist", "9.9")
     )
     folder = tmp_path / "web"
-    assert {path.name for path in folder.iterdir()} == {"index.html", "model.onnx", "onnxruntime-web.LICENSE.txt", *FILES}
+    assert {path.name for path in folder.iterdir()} == {
+        "index.html",
+        "model.onnx",
+        "onnxruntime-web.LICENSE.txt",
+        *FILES,
+    }
     assert written["model.onnx"] == {"bytes": (folder / "model.onnx").stat().st_size}
     text = (folder / "onnxruntime-web.LICENSE.txt").read_text()
     assert "onnxruntime-web 9.9" in text
@@ -139,7 +144,9 @@ def test_classes_are_compared_by_what_their_logits_lack() -> None:
     assert outside.difference == float("inf")
 
 
-def package(folder: Path, name: str = "onnxruntime-web", version: str = "9.9", files: tuple[str, ...] = tuple(FILES)) -> Path:
+def package(
+    folder: Path, name: str = "onnxruntime-web", version: str = "9.9", files: tuple[str, ...] = tuple(FILES)
+) -> Path:
     """A folder as npm installs it."""
     (folder / "package" / "dist").mkdir(parents=True)
     (folder / "package" / "package.json").write_text(json.dumps({"name": name, "version": version}))

@@ -236,7 +236,7 @@ def table_of(report: Mapping[str, Any]) -> None:
     found, speeds = report["files"], report.get("speed", {"images_per_second": {}, "ratio": {}})
     table = Table(title=f"{report['parameters'] / 1e6:.2f} million parameters", title_justify="left")
     for name in ("file", "MB", "largest difference", "same class, %", "images/s", "x PyTorch"):
-        table.add_column(name, justify="left" if name == "file" else "right")
+        table.add_column(name, justify="left" if name == "file" else "right", overflow="fold")
     for name in dict.fromkeys([*(n for n in speeds["ratio"] if n.startswith("pytorch")), *found]):
         entry = found.get(name, {})
         compared = entry.get("parity", entry)

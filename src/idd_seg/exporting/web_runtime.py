@@ -81,7 +81,7 @@ def _from_npm(kept: Path) -> Runtime:
     npm = shutil.which(NPM)
     if npm is None:
         raise UserError(
-            f"formats=[web] needs the files of {PACKAGE}, and there is no npm here to fetch them; install Node.js, {HOW}"
+            f"formats=[web] needs the files of {PACKAGE}, and there is no npm to fetch them; install Node.js, {HOW}"
         )
     print(f"fetching {PACKAGE} {VERSION} by npm ...", flush=True)
     kept.parent.mkdir(parents=True, exist_ok=True)
