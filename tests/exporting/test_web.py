@@ -1,4 +1,4 @@
-"""The folder with a page for browsers: its content, where its runtime comes from, and mistakes. No browser is started."""
+"""The folder with a page for browsers, without a browser: its content, where its runtime comes from, mistakes."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_a_folder_of_anything_else_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=rf"^web.runtime=.*{said}"):
             runtime_of(str(folder), tmp_path)
     for value in (None, 3, ""):
-        with pytest.raises(ConfigError, match="web.runtime must be npm or a folder"):
+        with pytest.raises(ConfigError, match=r"web\.runtime must be npm or a folder"):
             runtime_of(value, tmp_path)
 
 
@@ -199,7 +199,7 @@ def test_npm_is_asked_once_and_its_files_are_verified(tmp_path: Path, monkeypatc
     hashes = archive(tmp_path / "a.tgz")
     cache = tmp_path / "cache"
     fake_npm(tmp_path / "bin", monkeypatch, f'echo "$@" >> {tmp_path}/asked; cp {tmp_path}/a.tgz "$4"')
-    with pytest.raises(UserError, match="is not as published: ort.wasm.bundle.min.mjs, ort-wasm-simd-threaded.wasm"):
+    with pytest.raises(UserError, match=r"is not as published: ort\.wasm\.bundle\.min\.mjs, ort-wasm"):
         runtime_of("npm", cache)
     assert not list(cache.iterdir())
     monkeypatch.setattr(web_runtime, "FILES", hashes)
@@ -230,7 +230,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("options", "said"),
     [
         (["web.runtime=nowhere"], "web.runtime=nowhere: no folder of an npm package"),
-        ([], "there is no npm here to fetch them; install Node.js, or give the folder"),
+        ([], "there is no npm to fetch them; install Node.js, or give the folder"),
     ],
 )
 def test_without_the_runtime_nothing_is_begun(
