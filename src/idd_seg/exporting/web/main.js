@@ -4,6 +4,7 @@ const speed = []; // milliseconds of the last pictures of one size
 let current = null; // the photograph: { bitmap, name }
 let queue = Promise.resolve(); // of what the network is asked
 let stream = null;
+let asked = 0; // photographs, of which the last one counts: a large one may be decoded after it
 
 const median = (values) => {
   const sorted = [...values].sort((a, b) => a - b);
@@ -73,11 +74,14 @@ const showCurrent = () =>
   });
 
 const open = async (file) => {
+  asked += 1;
+  const mine = asked;
   stopCamera();
   if (!(await ready)) return;
   try {
     // The values that are stored, as the training read them: turned upright, without conversion of colours.
     const bitmap = await createImageBitmap(file, { imageOrientation: 'from-image', colorSpaceConversion: 'none', premultiplyAlpha: 'none' });
+    if (mine !== asked) return;
     if (current) current.bitmap.close();
     current = { bitmap, name: file.name || 'Picture' };
   } catch (error) {

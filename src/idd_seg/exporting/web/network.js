@@ -17,6 +17,7 @@ const network = (() => {
       worker.postMessage(message, transfer);
     });
   const answered = (answer) => {
+    if (!waiting) return; // an error that nobody's question has caused
     const { resolve, reject } = waiting;
     waiting = null;
     if (answer.kind === 'failed') reject(new Error(answer.message));
