@@ -185,6 +185,7 @@ SLOW = {
     *NAMED_SLOW,
     *(command for command in PROGRAM if ".study " in command or "int8=true" in command or "samples=3" in command),
     *(command for command in PROGRAM if "hydra/sweeper=optuna" in command or "formats=[onnx]" in command),
+    *(command for command in PROGRAM if "formats=[web]" in command),
     *(command for command in PROGRAM if only_composed(command)),
 }
 
@@ -237,6 +238,10 @@ def test_command(command: str, place: Path) -> None:
         "label": ["confidence=0"],  # of a network that is certain of nothing
         "import_checkpoint": [*(foreign(words) or ())],
     }
+    if "formats=[web]" in words:
+        if "IDD_SEG_ORT_WEB" not in os.environ:
+            pytest.skip("IDD_SEG_ORT_WEB must name the folder of the npm package onnxruntime-web")
+        more["export"] = [f"web.runtime={os.environ['IDD_SEG_ORT_WEB']}"]
     if module == "import_checkpoint":
         next(place / word.removeprefix("out=") for word in words if word.startswith("out=")).unlink()
     arguments = [*words, *more.get(module, [])] if plain else shrink(command)

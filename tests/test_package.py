@@ -34,6 +34,17 @@ def test_the_wheel_holds_every_configuration(built: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_wheel_holds_the_parts_of_pages(built: Path) -> None:
+    parts = [
+        p.relative_to(TOP / "src") for p in (TOP / "src" / "idd_seg").rglob("*") if p.suffix in (".js", ".css", ".html")
+    ]
+    assert any("exporting" in part.parts for part in parts)
+    names = set(zipfile.ZipFile(next(built.glob("*.whl"))).namelist())
+    assert {part.as_posix() for part in parts} <= names
+    assert "idd_seg/exporting/web/onnxruntime-web.LICENSE" in names
+
+
+@pytest.mark.slow
 def test_the_sdist_holds_every_configuration(built: Path) -> None:
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}

@@ -18,7 +18,7 @@ def main(cfg: DictConfig) -> None:
 
     from idd_seg.config import restore
     from idd_seg.errors import ConfigError
-    from idd_seg.exporting import calibration, hub, speed
+    from idd_seg.exporting import calibration, hub, speed, web, web_runtime
     from idd_seg.exporting.export import Export, check_target
     from idd_seg.exporting.plan import ExportPlan
     from idd_seg.exporting.summary import table_of
@@ -40,6 +40,10 @@ def main(cfg: DictConfig) -> None:
             raise ConfigError(f"threads must be a whole number of at least 1, got '{cfg.threads}'")
         torch.set_num_threads(cfg.threads)
     model = load(cfg.checkpoint, "cpu")
+    runtime = None
+    if "web" in plan.formats:
+        web.check_card(model.card)
+        runtime = web_runtime.runtime_of(cfg.web.runtime, Path(cfg.cache_dir).expanduser())
     data = None
     if plan.int8:
         data = restore.data_from(model.saved, cfg.calibration.root)
@@ -51,7 +55,7 @@ def main(cfg: DictConfig) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
         draft = Path(folder) / "model"
         draft.mkdir()
-        export = Export(model, plan, draft)
+        export = Export(model, plan, draft, runtime)
         export.write()
         more: dict[str, Any] = {}
         if data is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from idd_seg.report import main
-from tests.reporting.browser import browser, opened, show_all
+from tests.browser import browser, opened
 from tests.reporting.folders import add_exhibits, add_scored, config, make_run
 
 HOSTILE = "</script><img src=x onerror=window.hacked=1><b>\"'&"
@@ -41,6 +41,13 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "broken" / name).unlink()
     main([str(folder), "--out", str(folder / "report.html"), "--title", "A study"])
     return folder / "report.html"
+
+
+def show_all(page: Any) -> None:
+    """Scroll through the page, so that every section is drawn."""
+    for name in ("runs", "curves", "classes", "options", "matrices", "pictures", "cases"):
+        page.locator(f"#{name}").scroll_into_view_if_needed()
+        page.wait_for_selector(f"#{name} .body > *")
 
 
 def first_cells(page: Any) -> list[str]:

@@ -32,6 +32,11 @@ image = picture.reshape(*picture.shape[:2], {channels}).transpose(2, 0, 1)[None]
 logits = session.run(["logits"], {{"image": image}})[0]  # (1, K, H, W) float32
 mask = logits.argmax(1)[0]
 ```"""
+WEB = """`web/index.html` shows the model in a browser, offline:
+
+```sh
+python -m http.server -d FOLDER/web
+```"""
 OWN_EXAMPLE = """```py
 import idd_seg
 
@@ -56,6 +61,7 @@ def model_card(
         "## Use",
         *([_own_example(card.pixels)] if "model.safetensors" in report["files"] else []),
         *([_onnx_example(card.pixels)] if "model.onnx" in report["files"] else []),
+        *([WEB] if "web/index.html" in report["files"] else []),
         "## Input",
         _input(card),
         "## Classes",

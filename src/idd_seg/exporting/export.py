@@ -18,17 +18,20 @@ from torch import Tensor, nn
 from idd_seg.checkpoints.exported_folder import CONFIG, WEIGHTS
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.errors import ConfigError
-from idd_seg.exporting import calibration, int8_onnx, int8_openvino, onnx_file, openvino_file, parity
+from idd_seg.exporting import calibration, int8_onnx, int8_openvino, onnx_file, openvino_file, parity, web
 from idd_seg.exporting.card import model_card
 from idd_seg.exporting.folder import config_of, metrics_of, write_weights
 from idd_seg.exporting.graph import Deployed, deployable, of_any_size
 from idd_seg.exporting.keep_float import Quantise, quantise_within
+from idd_seg.exporting.onnx_classes import CLASSES
 from idd_seg.exporting.plan import ExportPlan, file_of, runtime_versions
+from idd_seg.exporting.web_runtime import Runtime
 from idd_seg.library import Model, load
 from idd_seg.models.segmenter import count_parameters
 from idd_seg.ops.private_api import sides_of_one
 from idd_seg.runs.provenance import versions, write_json
 from idd_seg.runtimes.network import FileNetwork, session_of
+from idd_seg.runtimes.onnx_session import OnnxSession
 from idd_seg.runtimes.openvino_session import OpenVinoSession, has_bfloat16
 
 PROGRAM = "model.pt2"
@@ -46,15 +49,22 @@ def _timed(what: str) -> Iterator[None]:
 
 @dataclass
 class Export:
-    """An export on its way: files lie in `draft` until all of them are there and right."""
+    """An export on its way: files lie in `draft` until all of them are there and right.
+
+    Args:
+        runtime: for the format web, and for no other.
+    """
 
     model: Model
     plan: ExportPlan
     draft: Path
+    runtime: Runtime | None = None
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     runners: dict[str, parity.Runner] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if ("web" in self.plan.formats) != (self.runtime is not None):
+            raise ValueError("a runtime is needed for the format web, and for no other")
         network = self.model.network
         if isinstance(network, FileNetwork):
             raise ConfigError(
@@ -80,6 +90,9 @@ class Export:
         if "torch_export" in self.plan.formats:
             with _timed(PROGRAM):
                 self._program()
+        if self.runtime is not None:
+            with _timed(f"{web.FOLDER}/{web.PAGE}"):
+                self._web(self.runtime)
 
     def _onnx(self) -> None:
         for form, wanted in (("", True), ("winograd", self.plan.winograd), ("fp16", self.plan.fp16)):
@@ -112,6 +125,20 @@ class Export:
         """Open a file in its runtime, and compare it."""
         self.runners[name] = session_of(self.draft / name)
         self._note(self.draft / name, name, tolerance)
+
+    def _web(self, runtime: Runtime) -> None:
+        with tempfile.TemporaryDirectory(dir=self.draft.parent) as folder:
+            logits = self.draft / file_of("onnx")
+            if "onnx" not in self.plan.formats:
+                logits = Path(folder) / logits.name
+                self._graph(logits)
+            title = str(self.model.saved.metadata.get("name") or "A student")
+            written = web.write_web(logits, self.draft / web.FOLDER, self.model.card, title, runtime)
+        session = OnnxSession(self.draft / web.FOLDER / web.MODEL, output=CLASSES)
+        found = parity.compare_classes(self.original, session, self.model.card.pixels)
+        parity.refuse_difference(f"{web.FOLDER}/{web.MODEL}", found, 2 * self.plan.tolerance)
+        written[web.MODEL]["parity"] = found.as_dict(2 * self.plan.tolerance)
+        self.files.update({f"{web.FOLDER}/{name}": entry for name, entry in written.items()})
 
     def _metadata(self) -> dict[str, str]:
         return {

@@ -59,6 +59,30 @@ def compare(expected: nn.Module, runner: Runner, pixels: Pixels = RGB) -> Parity
     return Parity(difference, largest, same / total)
 
 
+@torch.no_grad()
+def compare_classes(expected: nn.Module, runner: Runner, pixels: Pixels = RGB) -> Parity:
+    """Compare a function from pictures to classes (N, H, W) with one to logits.
+
+    The difference is that between the largest logit of a pixel and the logit of the class that it got: 0 where it is
+    the same class.
+    """
+    generator = torch.Generator().manual_seed(0)
+    difference = largest = 0.0
+    same = total = 0
+    for number, height, width in SHAPES:
+        picture = _picture(generator, number, height, width, pixels)
+        logits, classes = expected(picture), runner(picture).long()
+        outside = classes.shape != logits[:, 0].shape or int(classes.min()) < 0 or int(classes.max()) >= logits.shape[1]
+        largest = max(largest, float(logits.abs().max()))
+        if outside:
+            return Parity(float("inf"), largest, 0.0)
+        best, first = logits.max(1)
+        difference = max(difference, float((best - logits.gather(1, classes[:, None])[:, 0]).max()))
+        same += int((first == classes).sum())
+        total += classes.numel()
+    return Parity(difference, largest, same / total)
+
+
 def refuse_difference(file: str, found: Parity, tolerance: float) -> None:
     """Refuse a file that computes something else.
 

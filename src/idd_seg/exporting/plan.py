@@ -9,7 +9,7 @@ from idd_seg.errors import ConfigError, suggest
 from idd_seg.exporting import onnx_file
 from idd_seg.runtimes.openvino_session import require_openvino
 
-FORMATS = ("safetensors", "onnx", "openvino", "torch_export")
+FORMATS = ("safetensors", "onnx", "openvino", "torch_export", "web")
 # Files of a format and its forms; OpenVINO's have a .bin beside them.
 STEMS = {"onnx": "model{}.onnx", "openvino": "openvino_model{}.xml"}
 FORMS = ("winograd", "fp16", "int8")
@@ -52,8 +52,9 @@ class ExportPlan:
                 raise ConfigError(f"{option}=true writes a form of the ONNX or OpenVINO file; add onnx to formats")
         if isinstance(self.tolerance, bool) or not isinstance(self.tolerance, int | float) or not self.tolerance > 0:
             raise ConfigError(f"tolerance must be a number above 0, got '{self.tolerance}'")
-        if "onnx" in self.formats:
-            onnx_file.require_onnx("formats=[onnx]")
+        for name in ("onnx", "web"):
+            if name in self.formats:
+                onnx_file.require_onnx(f"formats=[{name}]")
         if "openvino" in self.formats:
             onnx_file.require_onnx("formats=[openvino]", "openvino")
             require_openvino("formats=[openvino]", *(["nncf"] if self.int8 else []))
@@ -73,7 +74,7 @@ def runtime_versions(plan: ExportPlan) -> dict[str, str]:
     """Return the versions of the packages that wrote and checked the graphs."""
     from importlib.metadata import version
 
-    packages = [*onnx_file.NEEDED] if plan.runtimes else []
+    packages = [*onnx_file.NEEDED] if plan.runtimes or "web" in plan.formats else []
     if "openvino" in plan.runtimes:
         packages += ["openvino", *(["nncf"] if plan.int8 else [])]
     return {name: version(name) for name in packages}

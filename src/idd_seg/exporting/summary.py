@@ -24,7 +24,7 @@ def table_of(report: Mapping[str, Any]) -> None:
             name,
             f"{entry['bytes'] / 1e6:.2f}" if entry else "",
             f"{compared['max_abs_difference']:.1e}" if "max_abs_difference" in compared else "",
-            f"{100 * compared['same_class']:.3f}" if compared else "",
+            f"{100 * compared['same_class']:.3f}" if "same_class" in compared else "",
             f"{speeds['images_per_second'].get(name, '')}",
             f"{speeds['ratio'].get(name, '')}",
         )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from idd_seg.ops.html_page import as_json
 from idd_seg.plotting.error_maps import COLOURS, OF_ONE, OF_TWO
 from idd_seg.reporting.cases import read_cases
 from idd_seg.reporting.curves import POINTS, short, thin
@@ -59,15 +59,7 @@ def make_content(
         "groups": [_group(group, groups, number_of) for group in groups],
         "runs": entries,
     }
-    return Content(dump(table), dump(_curves(runs)), exhibits)
-
-
-def dump(content: object) -> str:
-    """Return compact JSON that can stand inside a script element: it holds no `<`, `>` or `&`."""
-    text = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    for sign in "<>&\u2028\u2029":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return text
+    return Content(as_json(table), as_json(_curves(runs)), exhibits)
 
 
 def _stat(found: Stat | None) -> dict[str, Any] | None:
@@ -152,7 +144,7 @@ def _exhibits(
         if i not in chosen and (found := read_exhibits(run.folder, run.notes)) is not None:
             twin = twins[i].folder if i in twins else None
             found["cases"] = read_cases(run.folder, twin, len(found["classes"]), worst, run.notes)
-            text = dump(found)
+            text = as_json(found)
             if size + len(text) <= ALL_EXHIBITS:
                 chosen[i] = text
                 size += len(text)

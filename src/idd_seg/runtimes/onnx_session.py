@@ -18,17 +18,19 @@ class OnnxSession:
 
     Args:
         threads: of one operation; None takes as many as PyTorch does.
+        output: what the file gives.
 
     Raises:
         UserError: without the package.
         CheckpointError: if the file can't be read.
     """
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path, threads: int | None = None, output: str = LOGITS) -> None:
         if importlib.util.find_spec("onnxruntime") is None:
             raise UserError(f"'{path}' needs onnxruntime: pip install 'idd-seg[onnx]'")
         import onnxruntime
 
+        self.output = output
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or torch.get_num_threads()
         options.log_severity_level = 3
@@ -38,5 +40,5 @@ class OnnxSession:
             raise CheckpointError(f"'{path}' can't be read by ONNX Runtime: {first_line(error)}") from error
 
     def __call__(self, image: Tensor) -> Tensor:
-        """(N, C, H, W) as the file takes them -> (N, K, H, W) logits."""
-        return torch.from_numpy(self.session.run([LOGITS], {IMAGE: image.numpy()})[0])
+        """(N, C, H, W) as the file takes them -> (N, K, H, W) logits, or what else the file gives."""
+        return torch.from_numpy(self.session.run([self.output], {IMAGE: image.numpy()})[0])
