@@ -19,7 +19,7 @@ TOP = Path(__file__).parents[1]
 # Beginnings of test ids below tests/ -> one in so many is taken. `*` behind one: its tests are taken together.
 SHARES = {
     "test_docs.py::test_command": 8,
-    "test_cli.py::test_a_mistake_gets_one_clear_error": 3,
+    "test_cli.py::test_a_mistake_gets_one_clear_error": 4,
     "test_cli.py::test_every_command_has_help": 3,
     "test_cli.py::test_a_value_that_needs_quotes": 3,
     "test_cli.py::test_grammar_is_explained": 3,
@@ -60,7 +60,7 @@ SHARES = {
     "test_prepare.py": 2,
     "test_reliability.py": 2,
     "test_resume.py::test_a_run_that_was_killed": 2,
-    "config/test_preflight.py": 2,
+    "config/test_preflight.py": 3,
     "distillation/test_gradient_balance.py::test_norms": 3,
     "loggers/test_loggers.py*": 2,
     "losses/test_adversarial.py::test_discriminators": 3,
@@ -76,6 +76,21 @@ SHARES = {
     "exporting/test_hub.py::test_a_refusal": 3,
     "exporting/test_hub.py::test_a_hub_that": 3,
     "data/test_worker_timeout.py::test_a_stop_of_all": 3,
+    "api/test_programs.py::test_a_wrong_option": 3,
+    "api/test_programs.py::test_what_can_not_be_distilled": 3,
+    "config/test_composition.py::test_a_teacher_of_another_recipe": 3,
+    "config/test_composition.py::test_every_part_is_taken_in": 3,
+    "config/test_composition.py::test_every_term_has_a_flat_weight": 3,
+    "config/test_composition.py::test_the_students_options_do_not_touch": 3,
+    "config/test_composition.py::test_twins_differ": 3,
+    "config/test_option_types.py::test_every_choice": 3,
+    "distillation/test_teacher_cache_identity.py::test_what_changes": 3,
+    "test_docs.py::test_a_training_composes": 4,
+    "test_training.py::test_a_teacher_from_a_file": 3,
+    "test_training.py::test_a_teacher_of_this_program": 2,
+    "test_training.py::test_a_wrong_beginning": 3,
+    "test_training.py::test_compare_takes_another_teacher": 2,
+    "test_unlabelled_runs.py::test_a_mistake": 3,
 }
 # The longest, side by side by what they are about: a commit takes one line of each.
 TURNS: tuple[tuple[tuple[str, ...], ...], ...] = (

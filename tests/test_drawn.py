@@ -24,7 +24,7 @@ def test_what_is_shared_out_is_there(start: str) -> None:
 
 
 def test_a_kind_is_in_every_run_and_each_of_its_tests_in_some(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [f"test_cli.py::test_a_mistake_gets_one_clear_error[{i}]" for i in range(31)]
+    names = [f"test_cli.py::test_every_command_has_help[{i}]" for i in range(31)]
     taken: dict[str, int] = dict.fromkeys(names, 0)
     for commit in range(60):
         monkeypatch.setattr(drawn, "draw", lambda commit=commit: f"{commit:08x}")
