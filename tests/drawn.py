@@ -100,8 +100,8 @@ TURNS: tuple[tuple[tuple[str, ...], ...], ...] = (
             "test_distributed.py::test_no_column",
             "test_distributed.py::test_evaluation_by_two_processes",
             "test_distributed.py::test_rank_zero_alone",
-            "test_distributed.py::test_processes_may_train_by_features",
         ),
+        ("test_distributed.py::test_processes_may_train_by_features",),
         ("test_distributed.py::test_a_signal_to_the_run",),
     ),
     (
