@@ -14,7 +14,7 @@ export IDD_SEG_CACHE ?= $(CURDIR)/outputs/cache
 # Containers often set it. Without stored byte code each process compiles 4,500 files anew: 20 seconds before its work.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo evidence docs test test-full test-cluster lint bench dist clean
+.PHONY: help setup demo evidence docs test test-full test-cluster lint bench gpu dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,10 @@ bench: setup ## how fast this machine does it, as ratios within one run (about 2
 	$(PY) -m idd_seg.benchmark eval device=cpu
 	$(PY) -m idd_seg.benchmark losses device=cpu
 	$(PY) -m idd_seg.benchmark step device=cpu
+
+# With the Python of the machine, unless make setup has made one: a GPU machine may have PyTorch, and no network.
+gpu: ## tests, speed, memory, determinism and a short study on a GPU, in 9 minutes (LIMIT=540; DEVICE=cpu TINY=1 tries it; docs/gpu.md)
+	PYTHON=$(if $(wildcard $(VENV)/.installed),$(PY),$(PYTHON)) bash scripts/gpu.sh
 
 chaos: setup ## runs killed at 50 moments, a thousand damaged inputs, full disks: a table of what came of it (about 10 minutes; SEED=0)
 	$(PY) -m tests.chaos --seed $(SEED)

@@ -21,7 +21,7 @@ LAYERS = (
     ("errors", "types", "ops"),
     ("distributed",),
     ("losses", "models", "data", "metrics"),
-    ("checkpoints", "plotting"),
+    ("checkpoints", "plotting", "runtimes"),
     ("loggers", "distillation", "evaluation"),
     ("callbacks",),
     ("config",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,23 +19,27 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 
-def load(path: str | os.PathLike[str], device: str = "auto") -> Model:
-    """Load a trained student, from a checkpoint of a run or an exported folder; see `idd_seg.library`.
+def load(
+    path: str | os.PathLike[str], device: str = "auto", precision: Literal["float32", "bfloat16"] = "float32"
+) -> Model:
+    """Load a trained student, from a checkpoint of a run, an exported folder or an ONNX or OpenVINO file in it.
 
     Nothing in the files is executed. PyTorch is imported by the first call.
 
     Args:
-        device: `auto` takes a GPU where there is one; or `cpu`, `cuda`, `cuda:1`.
+        device: `auto` takes a GPU where there is one; or `cpu`, `cuda`, `cuda:1`. Files are run on the CPU.
+        precision: of an OpenVINO file; bfloat16 is for CPUs that have it.
 
     Raises:
         CheckpointError: if what lies there is missing, damaged, hostile, or not of this program.
-        ConfigError: if the device can't be used here.
+        ConfigError: if the device or the precision can't be used here.
+        UserError: if the runtime of the file is not installed.
     """
     # albumentations, which comes along with the data sets, would ask the network for a newer version of itself.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     from idd_seg.library import load as load_model
 
-    return load_model(path, device)
+    return load_model(path, device, precision)
 
 
 def from_pretrained(name: str, device: str = "auto", *, revision: str | None = None) -> Model:

@@ -15,10 +15,10 @@ SUITES = ("checkpoint", "data", "distributed", "eval", "generated", "logging", "
 
 
 def main(cfg: DictConfig) -> None:
-    """Run the suite `cfg.suite`, print its table and write `benchmark.json` in the run folder."""
+    """Run the suite `cfg.suite`, print its table and write `benchmark.json` in the run folder, row by row."""
     if cfg.suite not in SUITES:
         raise ConfigError(f"there is no suite '{cfg.suite}'{suggest(cfg.suite, SUITES)} They are {', '.join(SUITES)}")
-    from idd_seg.benchmarks.rows import print_rows
+    from idd_seg.benchmarks.rows import Row, print_rows
     from idd_seg.evaluation.scoring import pick_device
     from idd_seg.runs.allocator import keep_freed_memory
     from idd_seg.runs.provenance import describe_run, write_json
@@ -27,8 +27,11 @@ def main(cfg: DictConfig) -> None:
     if device.type == "cpu":
         keep_freed_memory()  # as training does
     describe_run(cfg, run_dir)
-    rows = importlib.import_module(f"idd_seg.benchmarks.{cfg.suite}").run(cfg, device)
-    write_json(run_dir / "benchmark.json", {"suite": cfg.suite, "rows": [row.as_dict() for row in rows]})
+    rows: list[Row] = []
+    # As they come, where a suite hands them over one by one: a stop loses none.
+    for row in importlib.import_module(f"idd_seg.benchmarks.{cfg.suite}").run(cfg, device):
+        rows.append(row)
+        write_json(run_dir / "benchmark.json", {"suite": cfg.suite, "rows": [each.as_dict() for each in rows]})
     if rows:
         print_rows(f"benchmark {cfg.suite}, {device}", rows)
     print(f"run folder: {run_dir}")

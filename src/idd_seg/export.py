@@ -18,8 +18,10 @@ def main(cfg: DictConfig) -> None:
 
     from idd_seg.config import restore
     from idd_seg.errors import ConfigError
-    from idd_seg.exporting import hub, int8, speed
-    from idd_seg.exporting.export import Export, ExportPlan, check_target, table_of
+    from idd_seg.exporting import calibration, hub, speed
+    from idd_seg.exporting.export import Export, check_target
+    from idd_seg.exporting.plan import ExportPlan
+    from idd_seg.exporting.summary import table_of
     from idd_seg.library import load
     from idd_seg.runs.provenance import describe_run
 
@@ -42,7 +44,7 @@ def main(cfg: DictConfig) -> None:
     if plan.int8:
         data = restore.data_from(model.saved, cfg.calibration.root)
         restore.check_classes(model.saved, data)
-        int8.check(data, cfg.calibration.images, cfg.calibration.split)
+        calibration.check(data, cfg.calibration.images, cfg.calibration.split, cfg.calibration.max_drop)
     if cfg.measure.speed:
         speed.check(cfg.measure.size, cfg.measure.repeats)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -53,11 +55,13 @@ def main(cfg: DictConfig) -> None:
         export.write()
         more: dict[str, Any] = {}
         if data is not None:
-            more["int8"] = export.quantise(data, cfg.calibration.images, cfg.calibration.split)
+            more["int8"] = export.quantise(
+                data, cfg.calibration.images, cfg.calibration.split, cfg.calibration.max_drop
+            )
         if cfg.measure.speed:
             print("measuring images/s ...", flush=True)
             more["speed"] = speed.measure(
-                export.runners, cfg.measure.size, cfg.measure.repeats, export.model.card.pixels
+                export.timed(), cfg.measure.size, cfg.measure.repeats, export.model.card.pixels
             )
         report = export.describe(more)
         draft.replace(target)

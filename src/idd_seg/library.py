@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias, get_args
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from idd_seg.checkpoints.data_card import DataCard, Normalise
-from idd_seg.checkpoints.exported_folder import read_saved
+from idd_seg.checkpoints.exported_folder import SavedFolder, read_beside, read_saved
 from idd_seg.checkpoints.reader import Saved
 from idd_seg.config import restore
 from idd_seg.data.augment import cut, whole
@@ -24,6 +26,9 @@ from idd_seg.evaluation.picture_input import Picture, as_picture
 from idd_seg.evaluation.scoring import pick_device
 from idd_seg.evaluation.sliding_window import class_chunks, confident_chunks
 from idd_seg.models.segmenter import Segmenter
+from idd_seg.ops.validation import require_choice
+from idd_seg.runtimes.network import ENDINGS, FileNetwork, session_of
+from idd_seg.runtimes.openvino_session import Precision
 
 ClassIds: TypeAlias = NDArray[Any]
 
@@ -72,7 +77,7 @@ class Model:
     def _set(self, network: Any, card: DataCard, device: torch.device, whole_limit: int) -> None:
         self.card, self.device, self.whole_limit = card, device, whole_limit
         self.network: Segmenter = network.eval().to(device)
-        self.normalise = Normalise(self.card).to(device)
+        self.normalise: nn.Module = Normalise(self.card).to(device)
 
     @property
     def class_names(self) -> list[str]:
@@ -172,13 +177,41 @@ class Model:
         return table[np.asarray(mask).astype(np.uint16)]
 
 
-def load(path: str | os.PathLike[str], device: str = "auto") -> Model:
-    """Load a student from a checkpoint or an exported folder; nothing in the files is executed.
+class FileModel(Model):
+    """A student in a file of another runtime, which scales and normalises by itself, on the CPU."""
+
+    def __init__(self, saved: SavedFolder, precision: Precision = "float32") -> None:
+        self.saved = saved
+        card = DataCard.of(saved)
+        pixels = card.pixels
+        dtype = getattr(torch, str(pixels.dtype))
+        session = session_of(saved.path, precision)
+        network = FileNetwork(session, len(card.class_names), pixels.channels, dtype, pixels.white)
+        self._set(network, replace(card, image_scale=1.0), torch.device("cpu"), WHOLE_LIMIT)
+        self.normalise = nn.Identity()
+
+
+def load(path: str | os.PathLike[str], device: str = "auto", precision: Precision = "float32") -> Model:
+    """Load a student from a checkpoint, an exported folder, or a file of a runtime in such a folder.
+
+    Nothing in the files is executed as a program.
+
+    Args:
+        device: `auto` takes a GPU where there is one; files of runtimes (.onnx, .xml) are run on the CPU.
+        precision: of an OpenVINO file; bfloat16 is for CPUs that have it.
 
     Raises:
         CheckpointError: if what lies there is missing, damaged, hostile, or not of this program.
-        ConfigError: if the device can't be used here.
+        ConfigError: if the device or the precision can't be used here.
+        UserError: if the runtime of the file is not installed.
     """
+    require_choice("precision", precision, get_args(Precision), error=ConfigError)
+    if (file := Path(path).expanduser()).suffix in ENDINGS:
+        if device not in ("auto", "cpu"):
+            raise ConfigError(f"device={device}: '{file.name}' is run on the CPU; device=cpu, or load the checkpoint")
+        return FileModel(read_beside(file), precision)
+    if precision != "float32":
+        raise ConfigError(f"precision={precision} is of OpenVINO's files (.xml), and this is '{file}'")
     saved = read_saved(os.fspath(path))
     target = str(saved.config("student").get("_target_"))
     if not target.startswith("idd_seg.models."):

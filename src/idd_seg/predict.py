@@ -32,7 +32,7 @@ def main(cfg: DictConfig) -> None:
             raise ConfigError(f"{key} must be true or false, got '{cfg[key]}'")
     save = cfg.save if isinstance(cfg.save, str) else words_of(cfg, "save")
     jobs = find_jobs(str(cfg.input), output, cfg.keep_ending)
-    model = load(cfg.checkpoint, cfg.device)
+    model = load(cfg.checkpoint, cfg.device, cfg.precision)
     model.whole_limit = pace.whole_limit
     inference = instantiate.make_inference(cfg.eval, model.saved)
     results = Results(output, model, save, cfg.opacity, cfg.save_frames)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -337,3 +338,26 @@ def test_the_picture_shows_the_rate() -> None:
     fig = model.draw("t", [found("network", 0.5)], budget=1 / 30)
     assert [len(axis.lines) for axis in fig.axes[:2]] == [0, 0]
     assert all(1e3 / 30 in axis.lines[-1].get_xdata() for axis in fig.axes[2:])
+
+
+@pytest.mark.parametrize(("way", "packages"), [("openvino", ["openvino"]), ("openvino_int8", ["openvino", "nncf"])])
+def test_openvino_computes_the_same(way: str, packages: list[str]) -> None:
+    if any(importlib.util.find_spec(package) is None for package in packages):
+        pytest.skip("pip install 'idd-seg[openvino]'")
+    network, image = OneLayer().eval(), ways.picture((16, 24), 1, CPU)
+    expected, found = ways.eager(network, image, False)(), ways.WAYS[way](network, image, False)()
+    assert isinstance(expected, Tensor)
+    assert isinstance(found, Tensor)
+    difference = (found - expected).abs().max() / expected.abs().max()
+    assert difference < (1e-5 if way == "openvino" else 0.03)
+    assert (difference > 1e-4) == (way == "openvino_int8")
+
+
+def test_openvino_is_of_cpus() -> None:
+    class OnGpu:
+        is_cuda = True
+
+    if importlib.util.find_spec("openvino") is None:
+        pytest.skip("pip install 'idd-seg[openvino]'")
+    with pytest.raises(ways.NotHereError, match="is measured on CPUs"):
+        ways.openvino(OneLayer(), OnGpu(), False)  # type: ignore[arg-type]

@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from idd_seg import benchmark
 from idd_seg.benchmarks import stopwatch
 from idd_seg.benchmarks.bounds import bound, count_step, measure_matrix_rate
+from idd_seg.benchmarks.step import ways
+from idd_seg.benchmarks.step_rows import Measured, Way, rows_of_way
 from idd_seg.benchmarks.stopwatch import PARTS, Stopwatch
+from idd_seg.benchmarks.timing import Timing
 from idd_seg.types import Outputs
 from tests.commands import call
 
@@ -74,6 +77,55 @@ def test_the_bound_is_the_larger_of_both() -> None:
 def test_a_matrix_rate_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("idd_seg.benchmarks.bounds", fromlist=["SIDE"]).SIDE, "cpu", 64)
     assert measure_matrix_rate(CPU, torch.float32, 2) > 1e6
+
+
+def measured(seconds: float, memory: int, parts: bool = True) -> Measured:
+    timing = Timing(seconds, seconds, seconds)
+    by_part = dict.fromkeys(PARTS, seconds / len(PARTS)) if parts else {}
+    return Measured(timing, timing, by_part, by_part, memory)
+
+
+def test_rows_of_a_gpu_by_hand() -> None:
+    gpu = torch.device("cuda")
+    plain, fast = ways(gpu, (512, 512), compiled=False)
+    assert not plain.speed["fold_teacher"]
+    assert not plain.speed["split_pyramid"]
+    compiled = Way("fast, compiled", {**fast.speed, "compile": True}, fast.precision)
+    found = {"size": (512, 512), "batch": 16, "flops": 40e12, "bytes": 1, "bandwidth": 3e12}
+    found |= {"rates": {"float32": 50e12, "bfloat16": 800e12}}
+    found["ways"] = {
+        plain.name: (plain, measured(1.0, 10 * 10**9)),
+        fast.name: (fast, measured(0.25, 6 * 10**9)),
+        compiled.name: (compiled, measured(0.1, 5 * 10**9, parts=False)),
+    }
+    assert len(rows_of_way(found, plain.name, gpu)) == 3
+    speed, rate, memory = rows_of_way(found, fast.name, gpu)[-3:]
+    assert (speed.ratio, rate.ratio, memory.ratio) == pytest.approx((4.0, 0.2, 0.6))
+    assert [row.reached for row in (speed, rate, memory)] == [True, False, False]
+    names = [row.what for row in rows_of_way(found, compiled.name, gpu)]
+    assert not any("trainer, logging" in name for name in names)
+    assert names[2] == "fast, compiled against float32, as written, 16 x 512 x 512"
+    assert rows_of_way(found, compiled.name, gpu)[-1].reached
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["suite=step", "step.block=0"], "step.block must be a whole number >= 1 or null, got '0'"),
+        (["suite=losses", "losses.only=[ide]"], "losses.only: there is no 'ide'; did you mean 'idd'?"),
+        (["suite=losses", "losses.only=idd"], "losses.only must be a list of some of idd, ifvd"),
+    ],
+)
+def test_options_that_make_no_sense(
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = [*options, "device=cpu", "hydra.run.dir=run"]
+    assert call(benchmark, *words, folder=tmp_path, patch=monkeypatch) == 1
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow

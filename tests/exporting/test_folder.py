@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 import idd_seg
 from idd_seg.checkpoints.exported_folder import read_saved
 from idd_seg.errors import CheckpointError, UserError
-from idd_seg.exporting.export import Export, ExportPlan
+from idd_seg.exporting.export import Export
+from idd_seg.exporting.plan import ExportPlan
 from tests.models.test_weights import Hostile
 from tests.shipping import save_run
 

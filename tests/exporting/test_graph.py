@@ -16,6 +16,7 @@ from idd_seg.errors import UserError
 from idd_seg.exporting import onnx_file, parity
 from idd_seg.exporting.graph import AnySizePool, Deployed, deployable, of_any_size
 from idd_seg.models.segmenter import Segmenter
+from idd_seg.runtimes.onnx_session import OnnxSession
 from idd_seg.types import Outputs
 from tests.data.layouts import compose
 from tests.shipping import settle
@@ -50,7 +51,7 @@ def check(student: Segmenter, image_scale: float, folder: Path) -> None:
     pictures = card(image_scale)
     graph = Deployed(of_any_size(deployable(student)), pictures)
     onnx_file.write_onnx(graph, folder / "model.onnx", {"key": "value"})
-    found = parity.compare(Deployed(student, pictures), onnx_file.Session(folder / "model.onnx"))
+    found = parity.compare(Deployed(student, pictures), OnnxSession(folder / "model.onnx"))
     assert found.difference < 1e-4 * max(1.0, found.largest_logit)
     assert found.largest_logit > 0.01
     assert found.same_class > 0.999

@@ -10,6 +10,7 @@ from torch import nn
 
 from idd_seg.exporting import onnx_file, winograd
 from idd_seg.exporting.winograd import WinogradConv
+from idd_seg.runtimes.onnx_session import OnnxSession
 
 
 @pytest.mark.parametrize("dilation", [1, 2, 3, 4])
@@ -50,7 +51,7 @@ def test_layers_of_a_file_are_replaced_where_they_gain(tmp_path: Path, monkeypat
     onnx_file.write_onnx(network, tmp_path / "a.onnx", {}, winograd=True)
     left = [node for node in onnx.load(tmp_path / "a.onnx").graph.node if node.op_type == "Conv"]
     assert len(left) == 4
-    session = onnx_file.Session(tmp_path / "a.onnx")
+    session = OnnxSession(tmp_path / "a.onnx")
     for shape in ((1, 3, 40, 56), (2, 3, 33, 17), (3, 3, 5, 6)):
         picture = torch.randint(0, 256, shape, dtype=torch.uint8)
         with torch.no_grad():

@@ -149,6 +149,7 @@ def test_a_graphed_network_without_a_gpu_is_the_network() -> None:
     assert Graphed(plain).channels == plain.channels
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_replayed_graph_gives_equal_outputs() -> None:
     plain = network().cuda()

@@ -132,6 +132,14 @@ def test_every_batch_norm_has_one_base() -> None:
     assert callable(_BatchNorm._check_input_dim), gone
 
 
+def test_graphs_take_maps_one_pixel_wide() -> None:
+    from torch.fx.experimental import _config
+
+    with private_api.sides_of_one():
+        assert _config.backed_size_oblivious, 'a model.pt2 behind "same" padding would refuse small pictures'
+    assert not _config.backed_size_oblivious
+
+
 def test_loader_processes_are_known() -> None:
     loader = DataLoader(torch.zeros(4, 1), num_workers=1)  # type: ignore[arg-type]
     assert not private_api.loader_processes(loader)

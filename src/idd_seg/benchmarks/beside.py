@@ -29,10 +29,18 @@ class Beside(L.Callback):
     PARTED = 3
 
     def __init__(
-        self, bare: Bare, blocks: Blocks, module: Watched, data: Pictures, clock: Stopwatch, repeats: int, block: int
+        self,
+        bare: Bare,
+        blocks: Blocks,
+        module: Watched,
+        data: Pictures,
+        clock: Stopwatch,
+        repeats: int,
+        block: int,
+        in_parts: bool = True,
     ) -> None:
         self.bare, self.blocks, self.module, self.data, self.clock = bare, blocks, module, data, clock
-        self.repeats, self.block = repeats, block
+        self.repeats, self.block, self.in_parts = repeats, block, in_parts
         self.silent = Silent(clock.device)
         self.steps, self.since, self.parted = 0, 0.0, 0
 
@@ -58,6 +66,9 @@ class Beside(L.Callback):
         if self.steps > WARM_UP * self.block:
             self.blocks.bare.append((self._now() - start) / self.block)
         if len(self.blocks.ours) == self.repeats:
+            if not self.in_parts:
+                trainer.should_stop = True
+                return
             self.parted = 1
             self.module.watch = self.clock
             self.data.watch = self.clock

@@ -15,9 +15,13 @@ from idd_seg.benchmarks.timing import time_all
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the square matrices
 
 
-def measure_matrix_rate(device: torch.device, dtype: torch.dtype, repeats: int = 5) -> float:
-    """Return the operations a second (a multiplication and an addition are two) of a large product of matrices."""
-    side = SIDE.get(device.type, 2048)
+def measure_matrix_rate(device: torch.device, dtype: torch.dtype, repeats: int = 5, side: int | None = None) -> float:
+    """Return the operations a second (a multiplication and an addition are two) of a large product of matrices.
+
+    Args:
+        side: of the square matrices; None chooses by the device.
+    """
+    side = side or SIDE.get(device.type, 2048)
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     found = time_all({"product": lambda: a @ b}, repeats, device=device)
     return 2 * side**3 / found["product"].low

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -26,17 +26,16 @@ MEAN = (124, 116, 104)
 PHOTOGRAPHS = 4
 
 
-def run(cfg: DictConfig, device: torch.device) -> list[Row]:
+def run(cfg: DictConfig, device: torch.device) -> Iterator[Row]:
     """Compare our samples with whole-image augmentation, at the sizes of Cityscapes and Pascal VOC."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         city = _write(Path(folder) / "city", (1024, 2048), ".png")
         voc = _write(Path(folder) / "voc", (375, 500), ".jpg")
-        rows = _compare("Cityscapes-size PNG to a 512 x 512 crop", city, cfg.repeats, Path(folder) / "cache", 1.25, 20)
-        return rows + _compare(
-            "VOC-size JPEG to a 512 x 512 crop", voc, cfg.repeats, Path(folder) / "cache", 1.25, None
-        )
+        cache = Path(folder) / "cache"
+        yield from _compare("Cityscapes-size PNG to a 512 x 512 crop", city, cfg.repeats, cache, 1.25, 20)
+        yield from _compare("VOC-size JPEG to a 512 x 512 crop", voc, cfg.repeats, cache, 1.25, None)
 
 
 def _write(folder: Path, size: tuple[int, int], suffix: str) -> list[Pair]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -22,29 +23,53 @@ from idd_seg.benchmarks.reading_rows import pixel_row, reading_rows
 from idd_seg.benchmarks.rows import Row
 from idd_seg.benchmarks.timing import time_all
 from idd_seg.config.instantiate import make
+from idd_seg.errors import ConfigError, suggest
 from idd_seg.losses.idd import inter_class_distance
 from idd_seg.losses.ifvd import intra_class_variation
 from idd_seg.losses.term import Term
 from idd_seg.models.teacher import FrozenTeacher
 
 SHAPES = (Shape("Cityscapes", 19, 512, 1024), Shape("VOC", 21, 512, 512), Shape("ADE20K", 150, 512, 512))
+BARRED = (Shape("K = 19", 19, 512, 512), Shape("K = 150", 150, 512, 512), Shape("K = 19", 19, 1024, 1024))
+PARTS = ("idd", "ifvd", "readings", "together", "terms")
 GENERATING = ("mgd", "afdcd", "rmrkd")
 
 
-def run(cfg: DictConfig, device: torch.device) -> list[Row]:
-    """Measure the terms of `cfg.loss` at the benchmarks' shapes; ours against loops and the memory's bandwidth."""
+def run(cfg: DictConfig, device: torch.device) -> Iterator[Row]:
+    """Measure the terms of `cfg.loss` at the benchmarks' shapes; ours against loops and the memory's bandwidth.
+
+    What has a bar comes first.
+
+    Raises:
+        ConfigError: if `cfg.losses.only` names something else than `PARTS`.
+    """
+    chosen = _chosen(cfg.losses.only)
     bandwidth = measure_bandwidth(device)
-    rows = []
-    for shape in SHAPES:
-        rows += each_term(cfg, shape, device, bandwidth)
-    for classes in (19, 150):
-        rows += idd_rows(Shape(f"K = {classes}", classes, 512, 512), cfg.repeats, device, bandwidth)
-    rows += idd_rows(Shape("K = 19", 19, 1024, 1024), cfg.repeats, device, bandwidth)
-    rows += ifvd_rows(cfg.repeats, device)
-    for classes in (19, 150):
-        shape = Shape(f"K = {classes}", classes, 512, 512)
-        rows += [*reading_rows(cfg, shape, device), pixel_row(shape, cfg.repeats, device)]
-    return [*rows, together(cfg, device)]
+    if "idd" in chosen:
+        for shape in BARRED:
+            yield from idd_rows(shape, cfg.repeats, device, bandwidth)
+    if "ifvd" in chosen:
+        yield from ifvd_rows(cfg.repeats, device)
+    if "readings" in chosen:
+        for shape in BARRED[:2]:
+            yield from reading_rows(cfg, shape, device)
+            yield pixel_row(shape, cfg.repeats, device)
+    if "together" in chosen:
+        yield together(cfg, device)
+    if "terms" in chosen:
+        for shape in SHAPES:
+            yield from each_term(cfg, shape, device, bandwidth)
+
+
+def _chosen(only: Any) -> Sequence[str]:
+    if only is None:
+        return PARTS
+    if not OmegaConf.is_list(only) or not only:
+        raise ConfigError(f"losses.only must be a list of some of {', '.join(PARTS)}, got '{only}'")
+    for name in map(str, only):
+        if name not in PARTS:
+            raise ConfigError(f"losses.only: there is no '{name}'{suggest(name, PARTS)} They are {', '.join(PARTS)}")
+    return [str(name) for name in only]
 
 
 def measure_bandwidth(device: torch.device) -> float:

@@ -59,6 +59,8 @@ def _bars(found: dict[str, Any]) -> list[tuple[str, dict[str, float], float, flo
     bars = []
     for i, (way, measured) in enumerate(found["ways"].values()):
         whole = measured.bare.median
+        if not measured.parts:
+            continue
         if i == 0:
             bars.append((f"{size}: bare", _scaled(measured.bare_parts, whole), whole, bound(found, "32-true")))
         ours = _scaled(measured.parts, measured.ours.median)

@@ -7,13 +7,10 @@ from typing import Any
 
 import torch
 
+from idd_seg.benchmarks.bars import GPU_MEMORY, GPU_RATE, GPU_SPEED, PLAIN, REST
 from idd_seg.benchmarks.bounds import bound
 from idd_seg.benchmarks.rows import Row
 from idd_seg.benchmarks.timing import Timing
-
-# Bars: of the step against the bare one, in float32, with the fast settings, and of what is not the networks'.
-PLAIN, FAST, LARGE_FAST, REST = 1.03, 0.55, 0.50, 0.03
-GPU_SPEED, GPU_RATE, GPU_MEMORY = 3.0, 0.40, 0.55
 
 
 @dataclass(frozen=True)
@@ -25,10 +22,15 @@ class Way:
     precision: str
     bar: float | None = None
 
+    @property
+    def compiled(self) -> bool:
+        """Tell whether the networks are compiled."""
+        return bool(self.speed.get("compile"))
+
 
 @dataclass
 class Measured:
-    """Seconds of a step of one way, and of the bare step between; the parts of some further steps."""
+    """Seconds of a step of one way, and of the bare step between; the parts of some further steps, if any."""
 
     ours: Timing
     bare: Timing
@@ -37,71 +39,52 @@ class Measured:
     memory: int | None = None
 
 
-def rows_of(found: dict[str, Any], device: torch.device) -> list[Row]:
-    """Return the table of one size."""
+def rows_of_way(found: dict[str, Any], name: str, device: torch.device) -> list[Row]:
+    """Return the rows of one way at one size; on a GPU those of the second and later ones compare it with the first."""
     size = f"{found['batch']} x {found['size'][0]} x {found['size'][1]}"
-    rows = []
-    for way, m in found["ways"].values():
-        rows.append(
-            Row(
-                f"step, {size}, {way.name}",
-                str(m.ours),
-                f"bare: {m.bare}",
-                m.ours.median / m.bare.median,
-                "less",
-                way.bar,
-            )
-        )
-        extra = m.parts["rest"] + max(0.0, m.parts["terms"] - m.bare_parts["terms"])
-        whole = sum(m.parts.values())
-        what = f"  of it trainer, logging, terms beyond cross-entropy, {way.name}"
-        rows.append(
-            Row(
-                what,
-                f"{1e3 * extra:.1f} ms",
-                f"{1e3 * whole:.1f} ms",
-                extra / whole,
-                "less",
-                REST if way.bar == PLAIN else None,
-            )
-        )
-        least = bound(found, way.precision)
-        rows.append(
-            Row(
-                f"  against the arithmetic bound, {way.name}",
-                str(m.ours),
-                f"{1e3 * least:.1f} ms",
-                m.ours.median / least,
-                "less",
-            )
-        )
-    if device.type == "cuda":
-        rows += _gpu_rows(found, size)
-    return rows
+    way, m = found["ways"][name]
+    rows = [
+        Row(f"step, {size}, {name}", str(m.ours), f"bare: {m.bare}", m.ours.median / m.bare.median, "less", way.bar)
+    ]
+    if m.parts:
+        rows.append(_rest_row(way, m))
+    least = bound(found, way.precision)
+    what = f"  against the arithmetic bound, {name}"
+    rows.append(Row(what, str(m.ours), f"{1e3 * least:.1f} ms", m.ours.median / least, "less"))
+    first = next(iter(found["ways"]))
+    return [*rows, *_gpu_rows(found, first, name, size)] if device.type == "cuda" and name != first else rows
 
 
-def _gpu_rows(found: dict[str, Any], size: str) -> list[Row]:
-    (_, plain), (_, fast) = found["ways"].values()
-    rate = found["flops"] / fast.ours.median / found["rates"]["bfloat16"]
-    memory = fast.memory / plain.memory
+def _rest_row(way: Way, m: Measured) -> Row:
+    extra = m.parts["rest"] + max(0.0, m.parts["terms"] - m.bare_parts["terms"])
+    whole = sum(m.parts.values())
+    what = f"  of it trainer, logging, terms beyond cross-entropy, {way.name}"
+    bar = REST if way.bar == PLAIN else None
+    return Row(what, f"{1e3 * extra:.1f} ms", f"{1e3 * whole:.1f} ms", extra / whole, "less", bar)
+
+
+def _gpu_rows(found: dict[str, Any], first: str, name: str, size: str) -> list[Row]:
+    (_, plain), (_, fast) = found["ways"][first], found["ways"][name]
+    done, most = found["flops"] / fast.ours.median, found["rates"]["bfloat16"]
+    speed = plain.ours.median / fast.ours.median
     return [
+        Row(f"{name} against {first}, {size}", str(fast.ours), str(plain.ours), speed, "more", GPU_SPEED),
         Row(
-            f"all settings against float32, {size}",
-            str(fast.ours),
-            str(plain.ours),
-            plain.ours.median / fast.ours.median,
-            "more",
-            GPU_SPEED,
-        ),
-        Row(
-            "  share of the bfloat16 matrix rate",
-            f"{found['flops'] / fast.ours.median / 1e12:.0f} T/s",
-            f"{found['rates']['bfloat16'] / 1e12:.0f} T/s",
-            rate,
+            f"  share of the bfloat16 matrix rate, {name}",
+            f"{done / 1e12:.0f} T/s",
+            f"{most / 1e12:.0f} T/s",
+            done / most,
             "more",
             GPU_RATE,
         ),
-        Row("  peak memory", f"{fast.memory / 1e9:.1f} GB", f"{plain.memory / 1e9:.1f} GB", memory, "less", GPU_MEMORY),
+        Row(
+            f"  peak memory, {name}",
+            f"{fast.memory / 1e9:.1f} GB",
+            f"{plain.memory / 1e9:.1f} GB",
+            fast.memory / plain.memory,
+            "less",
+            GPU_MEMORY,
+        ),
     ]
 
 
@@ -120,4 +103,4 @@ def plain_of(found: dict[str, Any]) -> dict[str, Any]:
         }
         for name, (way, m) in found["ways"].items()
     }
-    return {**found, "ways": measured}
+    return {**{key: value for key, value in found.items() if key != "data"}, "ways": measured}

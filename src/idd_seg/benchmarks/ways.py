@@ -1,4 +1,4 @@
-"""One network, run in several ways: PyTorch, compiled, ONNX Runtime."""
+"""One network, run in several ways: PyTorch, compiled, ONNX Runtime, OpenVINO."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from idd_seg.config.instantiate import make
 from idd_seg.errors import first_line
+from idd_seg.exporting import int8_openvino
 from idd_seg.ops.quiet import quiet
+from idd_seg.runtimes.openvino_session import OpenVinoSession
 
 Call = Callable[[], object]
 IMAGE = "image"
@@ -88,7 +90,47 @@ def onnx(network: nn.Module, image: Tensor, small: bool) -> Call:
     return lambda: session.run(None, shown)
 
 
-WAYS: Mapping[str, Callable[[nn.Module, Tensor, bool], Call]] = {"eager": eager, "compiled": compiled, "onnx": onnx}
+def openvino(network: nn.Module, image: Tensor, small: bool) -> Call:
+    """OpenVINO in float32, from a file written for this size.
+
+    Raises:
+        NotHereError: without the packages, on a GPU, or if the network can't be written.
+    """
+    return _in_openvino(network, image, "openvino")
+
+
+def openvino_int8(network: nn.Module, image: Tensor, small: bool) -> Call:
+    """OpenVINO with layers in 8 bits. The ranges are those of noise: for the speed alone.
+
+    Raises:
+        NotHereError: as `openvino`.
+    """
+    return _in_openvino(network, image, "openvino", "nncf")
+
+
+def _in_openvino(network: nn.Module, image: Tensor, *packages: str) -> Call:
+    missing = [name for name in ("onnx", "onnxscript", *packages) if importlib.util.find_spec(name) is None]
+    if missing:
+        raise NotHereError(f"{', '.join(missing)} not installed: pip install 'idd-seg[openvino]'")
+    if image.is_cuda:
+        raise NotHereError("OpenVINO is measured on CPUs: device=cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        _write(network, image, path)
+        if "nncf" in packages:
+            source, path = path, Path(folder) / "network_int8.xml"
+            int8_openvino.quantise(source, path, [image])
+        session = OpenVinoSession(path)
+    return lambda: session(image)
+
+
+WAYS: Mapping[str, Callable[[nn.Module, Tensor, bool], Call]] = {
+    "eager": eager,
+    "compiled": compiled,
+    "onnx": onnx,
+    "openvino": openvino,
+    "openvino_int8": openvino_int8,
+}
 
 
 def picture(size: Sequence[int], batch: int, device: torch.device) -> Tensor:

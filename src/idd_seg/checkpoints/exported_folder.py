@@ -50,19 +50,34 @@ def read_saved(path: Path | str) -> Saved:
     return _read_folder(Path(text).expanduser()) if Path(text).expanduser().is_dir() else read_checkpoint(path)
 
 
-def _read_folder(folder: Path) -> SavedFolder:
+def read_beside(file: Path) -> SavedFolder:
+    """Read what an exported folder says of a graph in it; the graph's weights are the runtime's to read.
+
+    Raises:
+        CheckpointError: if the file or its `config.json` is missing, a URL, or not of this program.
+    """
+    found = check_weight_path(file)
+    return SavedFolder(found, {}, _metadata(found.parent), file_hash(found))
+
+
+def _metadata(folder: Path) -> dict[str, Any]:
+    """Return what a checkpoint would say of itself."""
     config = _read_config(folder)
     groups = {group: config.get(group) for group in ("student", "data")}
     for group, node in groups.items():
         if not isinstance(node, Mapping):
             raise CheckpointError(f"'{folder / CONFIG}' does not say what the {group} was; was it written by export?")
+    return {"class_names": config.get("class_names"), "name": config.get("name"), "config": groups}
+
+
+def _read_folder(folder: Path) -> SavedFolder:
+    metadata = _metadata(folder)
     if not (folder / WEIGHTS).is_file():
         raise CheckpointError(
             f"'{folder}' has no {WEIGHTS}; export it with formats=[safetensors] (and others, as you like)"
         )
     weights_path = check_weight_path(folder / WEIGHTS)
     weights = {f"{STUDENT}{name}": value for name, value in read_weights(weights_path).items()}
-    metadata = {"class_names": config.get("class_names"), "name": config.get("name"), "config": groups}
     return SavedFolder(folder / CONFIG, weights, metadata, file_hash(weights_path))
 
 

@@ -45,8 +45,8 @@ from idd_seg.models.teacher import FrozenTeacher
 FilesOf = Callable[[Path], str | None]
 # The groups of a run whose options are compared with the types that constructors declare.
 GROUPS = (
-    *("data", "loss", "student", "optimizer", "scheduler", "speed", "trainer", "callbacks", "logger", "balance"),
-    "teacher_cache",
+    *("data", "loss", "student", "optimizer", "scheduler", "speed", "trainer", "callbacks", "logger"),
+    *("balance", "quantize", "teacher_cache"),
 )
 
 
@@ -120,6 +120,7 @@ def preflight(cfg: DictConfig, files_of: FilesOf, given: GivenParts = NOTHING_GI
     for group in GROUPS:
         if group not in given.groups:
             check_types(cfg[group], group)
+    _look_at_quantisation(cfg)
     terms = make_terms(cfg.loss, typed=False)
     check_terms(terms, has_teacher=cfg.teacher.name != "none", teacher_every=cfg.teacher.get("every_n_steps", 1))
     data = given.data or make_data(cfg, typed=False)
@@ -222,6 +223,23 @@ def parts_of(cfg: DictConfig) -> list[str]:
         ConfigError: if it is neither a word nor a list of words.
     """
     return [] if cfg.get("freeze") is None else words_of(cfg, "freeze")
+
+
+def _look_at_quantisation(cfg: DictConfig) -> None:
+    """Refuse what rounded layers can't be trained with.
+
+    Raises:
+        ConfigError: without a finished student, or with a compiled one, which would not be seen to be rounded.
+    """
+    if cfg.quantize is None:
+        return
+    if not cfg.get("init_from"):
+        raise ConfigError(
+            "quantize=int8 trains a finished student on; name it: init_from=RUN/checkpoints/best.ckpt, "
+            "with a learning rate of about a tenth"
+        )
+    if cfg.speed.compile:
+        raise ConfigError("quantize=int8 and compile=true exclude each other; choose one")
 
 
 def _look_at_normalisation(cfg: DictConfig) -> None:

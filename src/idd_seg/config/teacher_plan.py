@@ -108,7 +108,7 @@ def teacher_config(cfg: DictConfig) -> DictConfig:
         own.name = f"teacher_{cfg.teacher.name}"
         own.teacher = {"name": "none", "model": None, "checkpoint": None}
         own.logger = {k: v for k, v in own.logger.items() if k == "csv"}
-        own.resume = own.init_from = own.freeze = own.epochs = None
+        own.resume = own.init_from = own.freeze = own.epochs = own.quantize = None
     return own
 
 

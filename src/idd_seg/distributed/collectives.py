@@ -22,6 +22,14 @@ def sum_over_ranks(x: Tensor) -> Tensor:
     return x
 
 
+def max_over_ranks(x: Tensor) -> Tensor:
+    """Return the largest values of `x` over the processes that train together, without gradient."""
+    if world_size() > 1:
+        x = x.clone()
+        dist.all_reduce(x, dist.ReduceOp.MAX)
+    return x
+
+
 class _SumOverRanks(torch.autograd.Function):
     """All-reduce whose gradient is all-reduced too.
 

@@ -3,72 +3,36 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from idd_seg.checkpoints.exported_folder import CONFIG, WEIGHTS
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
-from idd_seg.errors import ConfigError, suggest
-from idd_seg.exporting import int8, onnx_file, parity
+from idd_seg.errors import ConfigError
+from idd_seg.exporting import calibration, int8_onnx, int8_openvino, onnx_file, openvino_file, parity
 from idd_seg.exporting.card import model_card
 from idd_seg.exporting.folder import config_of, metrics_of, write_weights
 from idd_seg.exporting.graph import Deployed, deployable, of_any_size
+from idd_seg.exporting.keep_float import Quantise, quantise_within
+from idd_seg.exporting.plan import ExportPlan, file_of, runtime_versions
 from idd_seg.library import Model, load
 from idd_seg.models.segmenter import count_parameters
-from idd_seg.plotting.tables import percent
+from idd_seg.ops.private_api import sides_of_one
 from idd_seg.runs.provenance import versions, write_json
+from idd_seg.runtimes.network import FileNetwork, session_of
+from idd_seg.runtimes.openvino_session import OpenVinoSession, has_bfloat16
 
-FORMATS = ("safetensors", "onnx", "torch_export")
-ONNX_WINOGRAD = "model_winograd.onnx"
-ONNX, ONNX_HALF, ONNX_INT8, PROGRAM = "model.onnx", "model_fp16.onnx", "model_int8.onnx", "model.pt2"
+PROGRAM = "model.pt2"
 HALF_TOLERANCE = 2e-2  # float16 has 11 bits; through some fifty layers
-
-
-@dataclass
-class ExportPlan:
-    """What is to be written.
-
-    Args:
-        formats: of `FORMATS`.
-        winograd: also an ONNX file whose wide convolutions are Winograd's products, for CPUs.
-        fp16: also an ONNX file in float16.
-        tolerance: largest difference from PyTorch that counts as rounding, relative to the largest logit.
-
-    Raises:
-        ConfigError: for an unknown format, nothing to write, or a form of ONNX without ONNX.
-        UserError: if a package is missing.
-    """
-
-    formats: Sequence[str]
-    winograd: bool = False
-    fp16: bool = False
-    int8: bool = False
-    tolerance: float = 1e-4
-
-    def __post_init__(self) -> None:
-        if isinstance(self.formats, str) or not self.formats:
-            raise ConfigError(f"formats must be a list of {', '.join(FORMATS)}, got '{self.formats}'")
-        for name in self.formats:
-            if name not in FORMATS:
-                raise ConfigError(
-                    f"formats: there is no '{name}'{suggest(str(name), FORMATS)} They are {', '.join(FORMATS)}"
-                )
-        for option in ("winograd", "fp16", "int8"):
-            if not isinstance(getattr(self, option), bool):
-                raise ConfigError(f"{option} must be true or false, got '{getattr(self, option)}'")
-            if getattr(self, option) and "onnx" not in self.formats:
-                raise ConfigError(f"{option}=true writes a form of the ONNX file; add onnx to formats")
-        if isinstance(self.tolerance, bool) or not isinstance(self.tolerance, int | float) or not self.tolerance > 0:
-            raise ConfigError(f"tolerance must be a number above 0, got '{self.tolerance}'")
-        if "onnx" in self.formats:
-            onnx_file.require_onnx()
 
 
 @contextmanager
@@ -92,34 +56,62 @@ class Export:
 
     def __post_init__(self) -> None:
         network = self.model.network
+        if isinstance(network, FileNetwork):
+            raise ConfigError(
+                f"checkpoint={self.model.saved.path} is a graph of a runtime, without the network's weights; "
+                "export a checkpoint, or a folder with model.safetensors"
+            )
         self.folded = deployable(network)
         self.original = Deployed(copy.deepcopy(network), self.model.card).eval()
         self.runners["pytorch"] = self.original
 
     def write(self) -> None:
         """Write the files of the plan, but for int8."""
+        write_json(self.draft / CONFIG, config_of(self.model.saved, self.model.card))
         if "safetensors" in self.plan.formats:
             with _timed(WEIGHTS):
-                write_json(self.draft / CONFIG, config_of(self.model.saved, self.model.card))
                 path = write_weights(self.folded, self.draft)
                 self.runners[WEIGHTS] = Deployed(load(self.draft, "cpu").network, self.model.card).eval()
                 self._note(path, WEIGHTS, self.plan.tolerance)
         if "onnx" in self.plan.formats:
-            self._onnx(ONNX, self.plan.tolerance)
-        if self.plan.winograd:
-            self._onnx(ONNX_WINOGRAD, self.plan.tolerance, winograd=True)
-        if self.plan.fp16:
-            self._onnx(ONNX_HALF, HALF_TOLERANCE, half=True)
+            self._onnx()
+        if "openvino" in self.plan.formats:
+            self._openvino()
         if "torch_export" in self.plan.formats:
             with _timed(PROGRAM):
                 self._program()
 
-    def _onnx(self, name: str, tolerance: float, half: bool = False, winograd: bool = False) -> None:
-        with _timed(name):
-            graph = Deployed(of_any_size(self.folded), self.model.card, half)
-            onnx_file.write_onnx(graph, self.draft / name, self._metadata(), winograd, self.model.card.pixels)
-            self.runners[name] = onnx_file.Session(self.draft / name)
-            self._note(self.draft / name, name, tolerance)
+    def _onnx(self) -> None:
+        for form, wanted in (("", True), ("winograd", self.plan.winograd), ("fp16", self.plan.fp16)):
+            if wanted:
+                name = file_of("onnx", form)
+                with _timed(name):
+                    self._graph(self.draft / name, form)
+                    self._open(name, HALF_TOLERANCE if form == "fp16" else self.plan.tolerance)
+
+    def _graph(self, path: Path, form: str = "") -> None:
+        graph = Deployed(of_any_size(self.folded), self.model.card, half=form == "fp16")
+        onnx_file.write_onnx(graph, path, self._metadata(), form == "winograd", self.model.card.pixels)
+
+    def _openvino(self) -> None:
+        with tempfile.TemporaryDirectory(dir=self.draft.parent) as folder:
+            for form, wanted in (("", True), ("winograd", self.plan.winograd), ("fp16", self.plan.fp16)):
+                if wanted:
+                    name, half = file_of("openvino", form), form == "fp16"
+                    with _timed(name):
+                        # OpenVINO packs the weights of the file in float32; it has no use for a graph in float16.
+                        source = self.draft / file_of("onnx", "" if half else form)
+                        if not source.is_file():
+                            source = Path(folder) / source.name
+                        if not source.is_file():
+                            self._graph(source, "" if half else form)
+                        openvino_file.write_openvino(source, self.draft / name, half)
+                        self._open(name, HALF_TOLERANCE if half else self.plan.tolerance)
+
+    def _open(self, name: str, tolerance: float) -> None:
+        """Open a file in its runtime, and compare it."""
+        self.runners[name] = session_of(self.draft / name)
+        self._note(self.draft / name, name, tolerance)
 
     def _metadata(self) -> dict[str, str]:
         return {
@@ -134,7 +126,8 @@ class Export:
         # Traced with a graph for any size, as PyTorch's own pooling would be written for one.
         graph: nn.Module = Deployed(of_any_size(self.folded), self.model.card).eval()
         shapes = (onnx_file.any_shape(),)
-        program = torch.export.export(graph, (onnx_file.example(self.model.card.pixels),), dynamic_shapes=shapes)
+        with sides_of_one():
+            program = torch.export.export(graph, (onnx_file.example(self.model.card.pixels),), dynamic_shapes=shapes)
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)  # lines of code, with paths of this machine
         torch.export.save(program, self.draft / PROGRAM)
@@ -145,23 +138,62 @@ class Export:
         """Compare a file with the network as it was trained, and refuse it if they differ."""
         found = parity.compare(self.original, self.runners[runner], self.model.card.pixels)
         parity.refuse_difference(path.name, found, tolerance)
-        self.files[path.name] = {"bytes": path.stat().st_size, "parity": found.as_dict(tolerance)}
+        self.files[path.name] = {"bytes": _bytes(path), "parity": found.as_dict(tolerance)}
 
-    def quantise(self, data: SegmentationDataModule, images: int, split: str) -> dict[str, Any]:
-        """Write the int8 file; return mIoU on `split` before and after."""
-        with _timed(f"{ONNX_INT8}, calibrated on {images} pictures"):
-            pictures = int8.calibration_pictures(data, images)
-            int8.quantise(self.draft / ONNX, self.draft / ONNX_INT8, pictures)
-        self.runners[ONNX_INT8] = onnx_file.Session(self.draft / ONNX_INT8)
-        found = parity.compare(self.original, self.runners[ONNX_INT8], self.model.card.pixels)
-        self.files[ONNX_INT8] = {"bytes": (self.draft / ONNX_INT8).stat().st_size, "same_class": found.same_class}
-        before, after = (int8.judge(self.runners[n], data, split, f"{n}, {split}") for n in (ONNX, ONNX_INT8))
+    def quantise(self, data: SegmentationDataModule, images: int, split: str, max_drop: float | None) -> dict[str, Any]:
+        """Write the files in 8 bits; return mIoU on `split` before and after.
+
+        Raises:
+            UserError: if they lose more than `max_drop` points of mIoU, whatever stays in float.
+        """
+        pictures = calibration.Pictures(data, images)
+        before, files = None, {}
+        for runtime in self.plan.runtimes:
+            source, name = file_of(runtime), file_of(runtime, "int8")
+            tool: Any = {"onnx": int8_onnx, "openvino": int8_openvino}[runtime]
+            judge = partial(calibration.judge, data=data, split=split)
+            if before is None:
+                before = judge(self.runners[source], title=f"{source}, {split}")
+            with _timed(f"{name}, calibrated on {len(pictures)} pictures"):
+                kept = quantise_within(
+                    name,
+                    self._quantiser(tool, source, name),
+                    tool.layers(self.draft / source),
+                    pictures,
+                    partial(judge, title=f"{name}, {split}"),
+                    before,
+                    self.runners[source],
+                    max_drop,
+                )
+            self.runners[name] = kept.runner
+            same_class = parity.compare(self.original, kept.runner, self.model.card.pixels).same_class
+            self.files[name] = {"bytes": _bytes(self.draft / name), "same_class": same_class}
+            files[name] = {"after": kept.after.as_dict(data.class_names), "in_float": kept.in_float}
+        assert before is not None  # without a runtime there is no int8
         return {
-            "calibration_images": images,
+            "calibration_images": len(pictures),
             "split": split,
+            "max_drop": max_drop,
             "before": before.as_dict(data.class_names),
-            "after": after.as_dict(data.class_names),
+            "files": files,
         }
+
+    def _quantiser(self, tool: Any, source: str, name: str) -> Quantise:
+        """Return what writes the 8-bit file anew, and opens it."""
+
+        def quantise(in_float: Sequence[str], pictures: Sequence[Tensor]) -> parity.Runner:
+            tool.quantise(self.draft / source, self.draft / name, pictures, in_float)
+            return session_of(self.draft / name)
+
+        return quantise
+
+    def timed(self) -> dict[str, parity.Runner]:
+        """Return what the speed is measured of: PyTorch first, each file, and OpenVINO's in bfloat16 where there is."""
+        found = dict(self.runners)
+        plain = file_of("openvino")
+        if plain in found and has_bfloat16():
+            found[f"{plain}, bfloat16"] = OpenVinoSession(self.draft / plain, "bfloat16")
+        return found
 
     def describe(self, more: dict[str, Any]) -> dict[str, Any]:
         """Write configuration, model card and report; return the report."""
@@ -171,7 +203,7 @@ class Export:
             "source": config["source"],
             "parameters": count_parameters(self.folded),
             "files": self.files,
-            "exported_with": {**versions(), **onnx_versions(self.plan)},
+            "exported_with": {**versions(), **runtime_versions(self.plan)},
             **more,
         }
         write_json(self.draft / "export.json", report)
@@ -180,13 +212,8 @@ class Export:
         return report
 
 
-def onnx_versions(plan: ExportPlan) -> dict[str, str]:
-    """Return the versions of the packages that wrote and checked ONNX files."""
-    if "onnx" not in plan.formats:
-        return {}
-    from importlib.metadata import version
-
-    return {name: version(name) for name in onnx_file.NEEDED}
+def _bytes(path: Path) -> int:
+    return openvino_file.size_of(path) if path.suffix == ".xml" else path.stat().st_size
 
 
 def check_target(target: Path) -> Path:
@@ -198,31 +225,3 @@ def check_target(target: Path) -> Path:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"output={target}: there is something already, and nothing is overwritten; choose another")
     return target
-
-
-def table_of(report: Mapping[str, Any]) -> None:
-    """Print what was written: size, difference from PyTorch, speed and mIoU where they were measured."""
-    from rich.console import Console
-    from rich.table import Table
-
-    found, speeds = report["files"], report.get("speed", {"images_per_second": {}, "ratio": {}})
-    table = Table(title=f"{report['parameters'] / 1e6:.2f} million parameters", title_justify="left")
-    for name in ("file", "MB", "largest difference", "same class, %", "images/s", "x PyTorch"):
-        table.add_column(name, justify="left" if name == "file" else "right")
-    for name in dict.fromkeys([*(n for n in speeds["ratio"] if n.startswith("pytorch")), *found]):
-        entry = found.get(name, {})
-        compared = entry.get("parity", entry)
-        table.add_row(
-            name,
-            f"{entry['bytes'] / 1e6:.2f}" if entry else "",
-            f"{compared['max_abs_difference']:.1e}" if "max_abs_difference" in compared else "",
-            f"{100 * compared['same_class']:.3f}" if compared else "",
-            f"{speeds['images_per_second'].get(name, '')}",
-            f"{speeds['ratio'].get(name, '')}",
-        )
-    Console().print(table)
-    if speeds["ratio"]:
-        print(f"speed: one picture of {speeds['size']}, {speeds['threads']} threads, median of {speeds['repeats']}")
-    if "int8" in report:
-        before, after = (percent(report["int8"][when]["miou"]) for when in ("before", "after"))
-        print(f"int8: mIoU {before} % before, {after} % after, on the {report['int8']['split']} split")

@@ -7,10 +7,12 @@ from fractions import Fraction
 
 import torch
 import torch.nn.functional as F
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
 from idd_seg.checkpoints.data_card import DataCard, Normalise
 from idd_seg.checkpoints.exported_folder import probe
+from idd_seg.exporting.same_padding import AnySizeSameConv
 from idd_seg.models.acceleration.fold_batch_norm import fold_batch_norms
 from idd_seg.models.segmenter import Segmenter
 
@@ -81,12 +83,14 @@ def deployable(network: Segmenter) -> Segmenter:
 
 
 def of_any_size(network: nn.Module) -> nn.Module:
-    """Return a copy whose adaptive poolings can be written for any size."""
+    """Return a copy whose adaptive poolings and "same" paddings can be written for any size."""
     changed = copy.deepcopy(network)
     for parent in list(changed.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.AdaptiveAvgPool2d) and (cells := _cells(child)) is not None:
                 setattr(parent, name, AnySizePool(*cells))
+            elif isinstance(child, Conv2dSame):
+                setattr(parent, name, AnySizeSameConv(child))
     return changed
 
 

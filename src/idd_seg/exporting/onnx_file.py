@@ -1,4 +1,4 @@
-"""ONNX files: written for any number and size of pictures, and run by ONNX Runtime."""
+"""ONNX files, written for any number and size of pictures."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from idd_seg.data.pipeline.pixels import RGB, Pixels
 from idd_seg.errors import UserError
 from idd_seg.exporting.winograd import by_winograd
 from idd_seg.ops.quiet import quiet
+from idd_seg.runtimes.onnx_session import IMAGE, LOGITS
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
-IMAGE, LOGITS = "image", "logits"
 
 
-def require_onnx() -> None:
+def require_onnx(what: str, extra: str = "onnx") -> None:
     """Refuse to go on without the packages.
 
     Raises:
@@ -27,8 +27,8 @@ def require_onnx() -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
-            f"formats=[onnx] needs packages that are not installed: {', '.join(missing)}; "
-            "pip install 'idd-seg[onnx]', or leave it out: formats=[safetensors,torch_export]"
+            f"{what} needs packages that are not installed: {', '.join(missing)}; "
+            f"pip install 'idd-seg[{extra}]', or leave it out: formats=[safetensors,torch_export]"
         )
 
 
@@ -85,23 +85,3 @@ def _forget_origin(graph: Any) -> None:
     for value in (*graph.value_info, *graph.input, *graph.output, *graph.initializer):
         del value.metadata_props[:]
     del graph.metadata_props[:]
-
-
-class Session:
-    """An ONNX file in ONNX Runtime, on the CPU.
-
-    Args:
-        threads: of one operation; None takes as many as PyTorch does.
-    """
-
-    def __init__(self, path: Path, threads: int | None = None) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or torch.get_num_threads()
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """(N, C, H, W) as the file takes them -> (N, K, H, W) logits."""
-        return torch.from_numpy(self.session.run([LOGITS], {IMAGE: image.numpy()})[0])

@@ -26,7 +26,8 @@ class GridMeans(nn.AdaptiveAvgPool2d):
     """Means over a grid of `bins` x `bins` cells, which may overlap by a row: (N, C, h, w) -> (N, C, bins, bins).
 
     The same as its base. Where the network is exported for pictures of any size, it is written as two products with
-    matrices that depend on the size: exporters fix the cells of the base at the size of their example.
+    matrices that depend on the size: exporters fix the cells of the base at the size of their example. So it is on a
+    GPU with `deterministic=true`, where PyTorch refuses the gradient of its base.
     """
 
     def __init__(self, bins: int) -> None:
@@ -34,10 +35,17 @@ class GridMeans(nn.AdaptiveAvgPool2d):
         self.bins = bins
 
     def forward(self, input: Tensor) -> Tensor:
-        if not exporting():
-            return super().forward(input)
-        rows, columns = (self._cells(side, input) for side in input.shape[-2:])
-        return rows @ input @ columns.transpose(0, 1)
+        if exporting():
+            return self._by_products(input)
+        if input.is_cuda and input.requires_grad and torch.are_deterministic_algorithms_enabled():
+            # Shares of cells in half precision would not add up to 1.
+            with torch.autocast("cuda", enabled=False):
+                return self._by_products(input.float()).to(input.dtype)
+        return super().forward(input)
+
+    def _by_products(self, x: Tensor) -> Tensor:
+        rows, columns = (self._cells(side, x) for side in x.shape[-2:])
+        return rows @ x @ columns.transpose(0, 1)
 
     def _cells(self, side: int, like: Tensor) -> Tensor:
         """(bins, side): the share of each row or column in each cell."""

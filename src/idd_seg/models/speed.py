@@ -63,7 +63,7 @@ class Speed:
 
     def prepare(self, student: nn.Module, teacher: FrozenTeacher | None, device: torch.device) -> None:
         """Change both networks in place, before they are trained or moved to the device."""
-        compiled = self.compile and _compiler_works(device)
+        compiled = self.compile and compiler_works(device)
         if self.channels_last:
             student.to(memory_format=torch.channels_last)
         if compiled:
@@ -96,7 +96,7 @@ def _fold(network: nn.Module, in_channels: int) -> None:
         raise ConfigError(f"the teacher's BatchNorm can't be folded: {error}; use speed.fold_teacher=false") from error
 
 
-def _compiler_works(device: torch.device) -> bool:
+def compiler_works(device: torch.device) -> bool:
     """Compile something small, to learn early what networks would meet late."""
     try:
         torch.compile(torch.square)(torch.ones(4, device=device))

@@ -27,6 +27,8 @@ torch:
   its children.
 - `nn.modules.batchnorm._BatchNorm` and its `_check_input_dim`, overridden (`distributed.sync_batch_norm`): the base of
   the BatchNorms of all numbers of dimensions; PyTorch's synchronised one refuses a CPU.
+- `fx.experimental._config.backed_size_oblivious` (`exporting.export`): without it a graph behind "same" padding refuses
+  maps that are one pixel wide; PyTorch before 2.7 has no such switch.
 - `DataLoader._iterator`, and its `_workers` (`data.pipeline.worker_timeout`): whether a loader process was killed can't
   be asked otherwise.
 
@@ -43,7 +45,8 @@ OmegaConf needs none: with `OmegaConf.create(node, parent=...)` a part's interpo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 
@@ -101,6 +104,19 @@ def set_wandb_offline(logger: Any) -> None:
 def loader_processes(loader: Any) -> Sequence[Any]:
     """Return the processes of a `DataLoader` that is being iterated over; none if it has none."""
     return getattr(loader._iterator, "_workers", ())
+
+
+@contextlib.contextmanager
+def sides_of_one() -> Iterator[None]:
+    """Let `torch.export` write graphs that take maps one pixel wide too, where this PyTorch can."""
+    from torch.fx.experimental import _config
+
+    config: Any = _config
+    if not hasattr(config, "backed_size_oblivious"):
+        yield
+        return
+    with config.patch(backed_size_oblivious=True):
+        yield
 
 
 def job_result(job: Any) -> Any:

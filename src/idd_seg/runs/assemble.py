@@ -93,7 +93,8 @@ def assemble(cfg: DictConfig, checked: Checked | None = None, rank_info: RankInf
         synchronise(module.terms)
     stop, clock = GracefulStop(cfg.trainer.timeout_minutes, duration(cfg.trainer.get("max_time"))), WallClock()
     limit = data.judge_part(cfg.trainer.limit_val_batches)
-    trainer = _trainer(cfg, rank_info, [stop, clock, ResumeMetrics()], limit)
+    quantisation = [] if cfg.quantize is None else [_make(cfg.quantize, "quantize")]
+    trainer = _trainer(cfg, rank_info, [stop, clock, ResumeMetrics(), *quantisation], limit)
     return Run(module, data, trainer, stop, clock, Path(cfg.run_dir), cfg.name)
 
 

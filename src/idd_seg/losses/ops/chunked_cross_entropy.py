@@ -73,7 +73,9 @@ class _Banded(torch.autograd.Function):
         total = logits.new_zeros(())
         for rows, scores in bands.log_probabilities():
             part = labels[:, rows]
-            total += (1 - smoothing) * F.nll_loss(scores, part, weights, ignore_index=ignore, reduction="sum")
+            # Summed here: a GPU sums within the loss in any order, which `deterministic=true` refuses.
+            each = F.nll_loss(scores, part, weights, ignore_index=ignore, reduction="none")
+            total += (1 - smoothing) * each.sum()
             if smoothing and weights is not None:
                 spread = torch.einsum("nkhw,k->nhw", scores, weights)
                 total -= smoothing / len(weights) * spread.masked_fill(part == ignore, 0).sum()
