@@ -16,7 +16,7 @@ import torch
 
 from idd_seg.models.heads.psp import PSPHead
 from idd_seg.models.segmenter import Segmenter
-from tests.drawn import draw, is_drawn
+from tests.drawn import draw, left_out
 
 torch.set_num_threads(1)
 
@@ -36,9 +36,9 @@ def pytest_report_header() -> str:
 @pytest.hookimpl(tryfirst=True)  # before `-m` is applied
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Count what was not drawn for this commit as slow, and let the long files begin."""
-    for item in items:
-        if not is_drawn(item.nodeid.removeprefix("tests/")):
-            item.add_marker(pytest.mark.slow)
+    quick = {item.nodeid.removeprefix("tests/"): item for item in items if item.get_closest_marker("slow") is None}
+    for name in left_out(quick):
+        quick[name].add_marker(pytest.mark.slow)
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 

@@ -203,7 +203,7 @@ def test_the_users_own_command_without_voc(tmp_path: Path) -> None:
 
 
 def test_full_error_shows_the_stack_trace(tmp_path: Path) -> None:
-    result = run("train", "loss.idd_weight=-1", cwd=tmp_path, env={"HYDRA_FULL_ERROR": "1"})
+    result = run("train", "trainer.max_steps=0", cwd=tmp_path, env={"HYDRA_FULL_ERROR": "1"})
     assert result.returncode == 1
     assert "Traceback" in result.stderr
 

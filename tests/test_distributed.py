@@ -59,16 +59,21 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def pair(ours: Family) -> dict[str, subprocess.CompletedProcess[str]]:
-    """The runs `one` and `two`; the teacher is trained by the way, and its checkpoint given to both."""
+def teacher(ours: Family) -> Path:
+    """The checkpoint of a teacher, trained by the way."""
+    first = ours.run(train, *TINY, "trainer.max_steps=1", "hydra.run.dir=first")
+    assert first.returncode == 0, first.stderr
+    return next((ours.folder / "cache" / "teachers").glob("*/checkpoints/last.ckpt"))
+
+
+@pytest.fixture(scope="module")
+def pair(ours: Family, teacher: Path) -> dict[str, subprocess.CompletedProcess[str]]:
+    """The runs `one` and `two`, by the same teacher."""
     exact = (
         *(*TINY, "trainer.accelerator=cpu", "trainer.precision=64-true", "student.dropout=0", "loss.idd.scope=world"),
         *("data.val_length=5", "data.eval_batch_size=1", "trainer.val_check_interval=2", "trainer.max_steps=4"),
+        f"teacher.checkpoint={teacher}",
     )
-    first = ours.run(train, *TINY, "trainer.max_steps=1", "hydra.run.dir=first")
-    assert first.returncode == 0, first.stderr
-    teacher = next((ours.folder / "cache" / "teachers").glob("*/checkpoints/last.ckpt"))
-    exact = (*exact, f"teacher.checkpoint={teacher}")
     one = ours.run(train, *exact, "data.batch_size=4", "hydra.run.dir=one")
     assert one.returncode == 0, one.stderr
     options = ("trainer.sync_batchnorm=true", "data.batch_size=2", "hydra.run.dir=two")
@@ -196,9 +201,8 @@ def test_a_mistake_that_one_process_meets_is_one_message(mistake: subprocess.Com
     assert MESSAGE in clean_error(mistake)
 
 
-def test_processes_may_train_by_features_alone(ours: Family, pair: dict[str, Any]) -> None:
+def test_processes_may_train_by_features_alone(ours: Family, teacher: Path) -> None:
     """No term looks at the logits, and DistributedDataParallel waits for every gradient."""
-    teacher = next((ours.folder / "cache" / "teachers").glob("*/checkpoints/last.ckpt"))
     options = (*TINY, *DDP, "loss=[at]", f"teacher.checkpoint={teacher}", "data.batch_size=2", "hydra.run.dir=features")
     result = ours.run(train, *options)
     assert result.returncode == 0, result.stderr

@@ -91,7 +91,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (own / "classes.yaml").write_text(fenced("yaml", "classes:")[0][1])
     for name in ("student", "twin"):
         loss = ["loss=[ce,kd]"] if name == "student" else ["loss=ce"]
-        result = run("train", *TINY, *loss, f"hydra.run.dir=outputs/demo/{name}", cwd=folder)
+        result = run_here("train", *TINY, *loss, f"hydra.run.dir=outputs/demo/{name}", cwd=folder)
         assert result.returncode == 0, result.stderr
     shutil.copytree(folder / "outputs" / "demo" / "student", folder / "outputs" / "street")
     foreign_files(folder)
@@ -115,7 +115,7 @@ def foreign_files(folder: Path) -> None:
     save(smp.Unet("resnet18", encoder_weights=None, classes=21), folder / "unet_voc.pth")
     segformer(21).save_pretrained(folder / "segformer_voc")
     arguments = ["teacher=mmseg_pspnet_r101", *FOREIGN["mmseg"], "checkpoint=pspnet_r101_voc.pth", "data=voc"]
-    result = run("import_checkpoint", *arguments, "out=pspnet_voc.safetensors", cwd=folder)
+    result = run_here("import_checkpoint", *arguments, "out=pspnet_voc.safetensors", cwd=folder)
     assert result.returncode == 0, result.stderr
 
 

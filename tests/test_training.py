@@ -55,7 +55,7 @@ from tests.helpers import TINY, clean_error, run, run_here
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one distilled run in `student`, the teacher in `cache`."""
     folder = tmp_path_factory.mktemp("work")
-    result = run("train", *TINY, "hydra.run.dir=student", cwd=folder)
+    result = run_here("train", *TINY, "hydra.run.dir=student", cwd=folder)
     assert result.returncode == 0, result.stderr
     assert "training it once" in result.stdout
     return folder

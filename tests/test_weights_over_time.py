@@ -33,6 +33,7 @@ from idd_seg.models.segmenter import Segmenter
 from idd_seg.models.teacher import FrozenTeacher
 from idd_seg.types import Batch, Outputs
 from tests.conftest import TINY
+from tests.ranks import ranks_of
 
 CLASSES = 5
 
@@ -283,7 +284,7 @@ def work(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[Tensor]]]:
     folder = tmp_path_factory.mktemp("world")
-    torch.multiprocessing.spawn(work, args=(str(folder),), nprocs=2)
+    ranks_of(work, str(folder))
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 

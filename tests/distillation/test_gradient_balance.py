@@ -17,6 +17,7 @@ from idd_seg.losses.ce import CrossEntropy
 from idd_seg.losses.kd import PixelWise
 from idd_seg.losses.schedule import WeightSchedule
 from tests.config.test_composition import compose
+from tests.ranks import ranks_of
 from tests.test_weights_over_time import distiller, fit
 
 
@@ -206,7 +207,7 @@ def work(rank: int, folder: str) -> None:
 
 
 def test_norms_are_averaged_over_processes(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(work, args=(str(tmp_path),), nprocs=2)
+    ranks_of(work, str(tmp_path))
     for rank in range(2):
         state = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
         assert state["norms.ce"].item() == pytest.approx(4)

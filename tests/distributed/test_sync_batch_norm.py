@@ -14,6 +14,7 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 from idd_seg.distributed.sync_batch_norm import SyncNorm, synchronise
+from tests.ranks import ranks_of
 
 CHANNELS, STEPS = 3, 3
 PARTS = {"equal": (2, 2), "unequal": (3, 1), "one": (1, 1)}  # images of each process
@@ -100,7 +101,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     if torch.cuda.is_available():
         pytest.skip("on a GPU PyTorch's own takes this place")
     folder = tmp_path_factory.mktemp("sync_norm")
-    torch.multiprocessing.spawn(work, args=(str(folder),), nprocs=2)
+    ranks_of(work, str(folder))
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 

@@ -117,7 +117,7 @@ def test_names_of_classes_stand_at_matrices_and_do_not_overlap(number: int, tmp_
     confusion[1], confusion[:, 1] = 0, 0  # a class that nobody has seen
     names = [f"a class with a long name, {i}" for i in range(number)]
     fig = matrices.draw({"student": matrices.Matrices(rng.random((number, number)), confusion)}, names)
-    fig.canvas.draw()
+    fig.draw_without_rendering()
     for axis in fig.axes[:2]:
         texts = axis.get_yticklabels()
         assert len(texts) == number - 1

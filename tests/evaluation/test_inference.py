@@ -27,6 +27,7 @@ from idd_seg.types import Outputs
 from tests.data.sources import Coordinates, OneSource
 from tests.data.sources import settings as data_settings
 from tests.ops.test_upsample import assert_highest, slow_scores
+from tests.ranks import ranks_of
 
 K = 5
 
@@ -359,7 +360,7 @@ def work(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("world")
-    torch.multiprocessing.spawn(work, args=(str(folder),), nprocs=2)
+    ranks_of(work, str(folder))
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 

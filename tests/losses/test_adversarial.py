@@ -26,6 +26,7 @@ from idd_seg.losses.ops.discriminator import (
 from idd_seg.losses.ops.inner_step import own_step
 from idd_seg.types import Batch, Outputs
 from tests.losses.scenes import descend, random_features, random_labels
+from tests.ranks import ranks_of
 
 K = 4
 OBJECTIVES = ("hinge", "wgan_gp")
@@ -548,7 +549,7 @@ def work(rank: int, folder: str) -> None:
 
 
 def test_discriminators_stay_the_same_on_all_ranks(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(work, (str(tmp_path),), nprocs=2)
+    ranks_of(work, str(tmp_path))
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     for objective in OBJECTIVES:
         assert same(first[objective], second[objective])

@@ -24,6 +24,7 @@ from idd_seg.losses.ops.class_queues import ClassQueues, draw
 from idd_seg.types import Batch, Outputs
 from tests.losses.reference import log_softmax
 from tests.losses.scenes import descend, random_features, random_labels
+from tests.ranks import ranks_of
 
 K = 4
 
@@ -678,7 +679,7 @@ def work(rank: int, folder: str) -> None:
 
 
 def test_all_ranks_hold_the_queues_of_the_whole_batch(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(work, (str(tmp_path),), nprocs=2)
+    ranks_of(work, str(tmp_path))
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     whole = Student()
     steps_of(None, whole)

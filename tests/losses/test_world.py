@@ -18,6 +18,7 @@ from idd_seg.losses.ops.prototype_ema import PrototypeEMA
 from idd_seg.losses.position import Position
 from idd_seg.types import Batch, Outputs
 from tests.losses.scenes import random_features, random_labels
+from tests.ranks import ranks_of
 
 NUM_CLASSES = 6
 STEPS = 3
@@ -150,7 +151,7 @@ def work(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
     folder = tmp_path_factory.mktemp("world")
-    torch.multiprocessing.spawn(work, args=(str(folder),), nprocs=len(PARTS))
+    ranks_of(work, str(folder), number=len(PARTS))
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(len(PARTS))]
 
 
@@ -221,7 +222,7 @@ def _remember(rank: int, world: int, folder: str) -> None:
 
 
 def test_memory_holds_what_any_rank_saw(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_remember, (2, str(tmp_path)), nprocs=2)
+    ranks_of(_remember, 2, str(tmp_path))
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert first["seen"].tolist() == [True, True, True, False]

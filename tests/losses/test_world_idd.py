@@ -17,6 +17,7 @@ from idd_seg.losses.idd import InterClassDistance
 from idd_seg.losses.ops.class_distances import Distance
 from idd_seg.types import Batch, Outputs
 from tests.losses.scenes import random_features, random_labels
+from tests.ranks import ranks_of
 
 FEW, MANY = 6, 300  # classes; of so many only those that occur have a column
 STEPS = 3
@@ -110,7 +111,7 @@ def work(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Result]]:
     folder = tmp_path_factory.mktemp("world_idd")
-    torch.multiprocessing.spawn(work, args=(str(folder),), nprocs=len(PARTS))
+    ranks_of(work, str(folder), number=len(PARTS))
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(len(PARTS))]
 
 
