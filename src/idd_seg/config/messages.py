@@ -11,7 +11,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandat
 
 from idd_seg.config.groups import HEAD, chosen_groups, groups, home_of, known_keys, options_of
 from idd_seg.config.other_tools import ours
-from idd_seg.errors import UserError, message_of, suggest
+from idd_seg.errors import UserError, first_line, message_of, suggest
 
 
 def explain(error: BaseException, config_name: str, arguments: list[str]) -> str:
@@ -51,6 +51,10 @@ def explain(error: BaseException, config_name: str, arguments: list[str]) -> str
     return text
 
 
+LESS_MEMORY = (
+    "a smaller batch, smaller pictures or crops and, on a GPU, trainer=gpu need less: "
+    "docs/training.md, 'When memory runs out'"
+)
 PLAIN = "/-_.+$%*@?|: "  # signs that a value may hold without quotes
 
 
@@ -96,12 +100,16 @@ def _parses(override: str) -> bool:
 
 
 def refused_by_a_library(error: BaseException) -> str | None:
-    """Return what Lightning refuses, or which package is missing, in one line; None for any other error."""
+    """Return what Lightning refuses, which package is missing, or whose memory, in one line; None for other errors."""
     text = " ".join(str(error).split())[:400]
     if type(error).__name__ == "MisconfigurationException":
         return f"Lightning refuses the options of trainer and callbacks: {text}"
     if isinstance(error, ModuleNotFoundError) and not str(error.name or "").startswith("idd_seg"):
         return f"a package is missing: {text}"
+    if type(error).__name__ == "OutOfMemoryError":
+        return f"the GPU has not enough memory ({first_line(error)[:200]}); {LESS_MEMORY}"
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in text:
+        return f"the machine has not enough memory ({first_line(error)[:200]}); {LESS_MEMORY}"
     return None
 
 

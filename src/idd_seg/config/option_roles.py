@@ -39,7 +39,14 @@ MAY_CHANGE = (
 # Beside those of `data`: what runs of before do not have, with the values that stand for what these did.
 NEW = {
     **{"loss.idd.level": "classes", "loss.idd.side": "both", "loss.idd.lift": False},
-    **{"teacher.every_n_steps": 1, "teacher.scale": 1.0, "init_from": None, "freeze": None, "quantize": None, "data.recipe.teacher": None},
+    **{
+        "teacher.every_n_steps": 1,
+        "teacher.scale": 1.0,
+        "init_from": None,
+        "freeze": None,
+        "quantize": None,
+        "data.recipe.teacher": None,
+    },
     **{"epochs": None, "student.in_channels": 3, "teacher.model.in_channels": 3, "teacher.channels": None},
     **{
         "loss.ce.class_weights": None,
