@@ -121,11 +121,11 @@ def test_options_that_make_no_sense(
     message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     words = [*options, "device=cpu", "hydra.run.dir=run"]
     assert call(benchmark, *words, folder=tmp_path, patch=monkeypatch) == 1
-    assert message in capsys.readouterr().err
+    assert message in capfd.readouterr().err
 
 
 @pytest.mark.slow

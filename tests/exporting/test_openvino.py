@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -142,6 +143,16 @@ def test_without_the_packages_it_says_what_to_install(monkeypatch: pytest.Monkey
 def test_its_use_is_not_reported_to_its_makers(folder: Path) -> None:
     idd_seg.load(folder / NAME).predict(picture())
     assert sys.modules["openvino_telemetry"] is None
+
+
+def test_its_log_does_not_close_the_standard_error_of_others() -> None:
+    program = (
+        "import io, logging.config, sys; from idd_seg.runtimes.openvino_session import openvino; "
+        "sys.stderr = mine = io.StringIO(); openvino(); assert 'absl.logging' in sys.modules; "
+        "sys.stderr = sys.__stderr__; logging.config.dictConfig({'version': 1}); mine.write('still open')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_calibration_reads_pictures_when_they_are_asked_for() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -30,9 +31,14 @@ def require_openvino(what: str, *more: str) -> None:
 
 
 def openvino() -> Any:
-    """Import OpenVINO without the package by which it reports to its makers that it was imported."""
+    """Import OpenVINO without the package by which it reports to its makers that it was imported.
+
+    It imports absl, whose log keeps the standard error of that moment and closes it when logging is set up anew: one
+    that somebody has put there for a while, such as a notebook, is not given to it.
+    """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino as package
+    with contextlib.redirect_stderr(sys.__stderr__):
+        import openvino as package
 
     return package
 
