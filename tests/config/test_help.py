@@ -59,3 +59,11 @@ def test_a_part_of_them() -> None:
 def test_what_has_no_such_name_is_refused() -> None:
     with pytest.raises(ConfigError, match="--help=nope: no option and no group has this name"):
         help_text("train", ["--help=nope"])
+
+
+def test_many_options_side_by_side_are_one_line() -> None:
+    lines = help_text("benchmark", ["--help"]).splitlines()
+    (sizes,) = [line for line in lines if line.startswith("picture_sizes")]
+    assert sizes.startswith("picture_sizes.NAME=")
+    assert "camvid, cityscapes" in sizes
+    assert any(line.startswith("step.terms=") for line in lines)  # its neighbours have comments

@@ -6,7 +6,8 @@ Hydra's own help first looks through every group of every package, which takes m
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import hydra
@@ -23,6 +24,7 @@ ALL = "all"
 WIDTH = 110  # characters of a line
 SCREEN = 45  # lines that a command's help may have by itself
 NAME = 34  # characters that names are padded to
+FEW = 3  # options side by side that have a line each, whether or not they have a comment
 
 # Of a command with more options than a screen shows: those of its groups that are asked for first.
 OFTEN = (
@@ -66,7 +68,7 @@ def help_text(config_name: str, words: Sequence[str]) -> str:
     own = [one.name for one in read(config_name).options]
     first = [name for name in options if name in {*own, *OFTEN}]
     short = [_line(name, f"${{{of}}}", said.get(of, "")) for name, of in SHORT_NAMES.get(config_name, {}).items()]
-    lines = [_cut(line) for line in [*(options[name] for name in first), *short]]
+    lines = [_cut(line) for line in [*_folded(first, options), *short]]
     return "\n".join([_header(cfg), *_choices(config_name, cfg, short=True), "", *lines, "", _end()])
 
 
@@ -76,6 +78,16 @@ def _composed(config_name: str, overrides: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
         return hydra.compose(config_name, [*open_choices, *overrides], return_hydra_config=True)
+
+
+def _folded(names: Iterable[str], options: Mapping[str, str]) -> Iterator[str]:
+    """Yield the lines of these options; many side by side without a comment are one line."""
+    for prefix, group in groupby(names, key=lambda name: name.rpartition(".")[0]):
+        alike = list(group)
+        if prefix and len(alike) > FEW and not any(" # " in options[name] for name in alike):
+            yield f"{prefix + '.NAME=':<{NAME}} of {', '.join(name.rpartition('.')[2] for name in alike)}"
+        else:
+            yield from (options[name] for name in alike)
 
 
 def _header(cfg: DictConfig) -> str:
@@ -90,9 +102,10 @@ def _end(*, few: bool = False) -> str:
 
 
 def _choices(config_name: str, cfg: DictConfig, *, short: bool) -> Iterator[str]:
-    """Yield a line for each group: what is chosen, and what may be."""
+    """Yield a line for each group: what is chosen, and what may be; in short, where that is more than one thing."""
     for group in chosen_groups(config_name):
-        if not (options := options_of(group)):
+        options = options_of(group)
+        if not options or (short and len(options) == 1):
             continue
         chosen = _chosen(group, cfg)
         text = f"{group}={chosen[0] if len(chosen) == 1 else '[' + ','.join(chosen) + ']' if chosen else ''}"
