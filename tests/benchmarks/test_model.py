@@ -340,6 +340,7 @@ def test_the_picture_shows_the_rate() -> None:
     assert all(1e3 / 30 in axis.lines[-1].get_xdata() for axis in fig.axes[2:])
 
 
+@pytest.mark.slow  # see tests/exporting/test_openvino.py
 @pytest.mark.parametrize(("way", "packages"), [("openvino", ["openvino"]), ("openvino_int8", ["openvino", "nncf"])])
 def test_openvino_computes_the_same(way: str, packages: list[str]) -> None:
     if any(importlib.util.find_spec(package) is None for package in packages):
@@ -353,6 +354,7 @@ def test_openvino_computes_the_same(way: str, packages: list[str]) -> None:
     assert (difference > 1e-4) == (way == "openvino_int8")
 
 
+@pytest.mark.slow
 def test_openvino_is_of_cpus() -> None:
     class OnGpu:
         is_cuda = True

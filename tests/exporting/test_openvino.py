@@ -20,10 +20,14 @@ from idd_seg.runtimes import openvino_session
 from tests.commands import call
 from tests.shipping import save_run
 
-pytestmark = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("openvino", "nncf")),
-    reason="pip install 'idd-seg[openvino]'",
-)
+# Slow, so that they have processes of their own: one that had run half of the other tests before ended without a word.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        any(importlib.util.find_spec(name) is None for name in ("openvino", "nncf")),
+        reason="pip install 'idd-seg[openvino]'",
+    ),
+]
 
 NAME, EIGHT = "openvino_model.xml", "openvino_model_int8.xml"
 
