@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
-import subprocess
 import sys
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,14 +153,24 @@ def test_its_use_is_not_reported_to_its_makers(folder: Path) -> None:
     assert sys.modules["openvino_telemetry"] is None
 
 
-def test_its_log_does_not_close_the_standard_error_of_others() -> None:
-    program = (
-        "import io, logging.config, sys; from idd_seg.runtimes.openvino_session import openvino; "
-        "sys.stderr = mine = io.StringIO(); openvino(); assert 'absl.logging' in sys.modules; "
-        "sys.stderr = sys.__stderr__; logging.config.dictConfig({'version': 1}); mine.write('still open')"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+def test_its_log_does_not_keep_the_standard_error_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module in its place notes what it would find when it is imported."""
+
+    class Finder(MetaPathFinder, Loader):
+        def find_spec(self, name: str, *_: Any) -> ModuleSpec | None:
+            return ModuleSpec(name, self) if name == "openvino" else None
+
+        def exec_module(self, module: ModuleType) -> None:
+            module.found = sys.stderr  # type: ignore[attr-defined]
+
+    monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    mine = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", mine)
+    stand_in = openvino_session.openvino()
+    monkeypatch.delitem(sys.modules, "openvino")
+    assert stand_in.found is sys.__stderr__
+    assert sys.stderr is mine
 
 
 def test_a_calibration_reads_pictures_when_they_are_asked_for() -> None:
