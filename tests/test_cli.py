@@ -90,10 +90,13 @@ MISTAKES = [
     (["data.size=[16,16]"], "at least 32 pixels a side"),
     (["teacher.checkpoint=nowhere.ckpt"], "there is no file 'nowhere.ckpt'"),
     (["teacher.checkpoint=https://example.org/t.ckpt"], "is a URL"),
-    (["trainer.max_steps=0"], "trainer.max_steps must be a whole number from 1 to 2147483647, e.g. 40000, got '0'"),
+    (
+        ["trainer.max_steps=0"],
+        "trainer.max_steps must be a whole number from 1 to 2147483647, e.g. 40000, or auto, got '0'",
+    ),
     (
         ["trainer.max_steps=1e3"],
-        "trainer.max_steps must be a whole number from 1 to 2147483647, e.g. 40000, got '1000.0'",
+        "trainer.max_steps must be a whole number from 1 to 2147483647, e.g. 40000, or auto, got '1000.0'",
     ),
     (["trainer.devices=99999999999999999999", "loss=ce"], "without a GPU up to "),
     (["trainer.max_steps=99999999999999999999"], "trainer.max_steps must be a whole number from 1 to 2147483647"),

@@ -59,6 +59,9 @@ class Rule:
 MOST = 2**31 - 1  # steps and their parts: their product with a batch is counted in 64 bits
 STEPS = Rule(whole(1, MOST), f"a whole number from 1 to {MOST}, e.g. 40000")
 SHARE = Rule(number(0, math.inf, above=True), "a number > 0")
+# Those that `auto` leaves to the number of pictures (config/lengths.py).
+LENGTH = Rule(lambda value: value == "auto" or STEPS.fits(value), f"{STEPS.words}, or auto")
+INTERVAL = Rule(lambda value: value == "auto" or SHARE.fits(value), f"{SHARE.words}, or auto")
 RATE = Rule(number(0), f"a number, 0 to {LARGEST:g}")
 SWITCH = Rule(one_of(True, False), "true or false")
 # The options of a training whose types no constructor of this program declares. Null passes where the option may be
@@ -66,10 +69,10 @@ SWITCH = Rule(one_of(True, False), "true or false")
 RULES: dict[str, Rule] = {
     "seed": Rule(whole(0, 2**32 - 1), "a whole number in 0 .. 2**32 - 1"),
     "resume": Rule(one_of("auto", "never"), "auto, never or null"),
-    "trainer.max_steps": STEPS,
+    "trainer.max_steps": LENGTH,
     "trainer.log_every_n_steps": STEPS,
     "trainer.accumulate_grad_batches": STEPS,
-    "trainer.val_check_interval": SHARE,
+    "trainer.val_check_interval": INTERVAL,
     "trainer.limit_val_batches": SHARE,
     "optimizer.lr": RATE,
     "optimizer.weight_decay": RATE,
@@ -95,7 +98,7 @@ REQUIRED = (
     "measure_batches",
     "max_idle_restarts",
     "trainer.timeout_minutes",
-    *(key for key, rule in RULES.items() if rule in (STEPS, SHARE)),
+    *(key for key, rule in RULES.items() if rule in (STEPS, SHARE, LENGTH, INTERVAL)),
 )
 
 

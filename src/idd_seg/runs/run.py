@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from idd_seg.callbacks.checkpoint import LAST
-from idd_seg.config.epochs import settle_epochs
+from idd_seg.config.lengths import settle_lengths
 from idd_seg.config.preflight import NOTHING_GIVEN, Checked, GivenParts, preflight
 from idd_seg.config.teacher_file import take_network
 from idd_seg.config.teacher_plan import AUTO, needing
@@ -51,8 +51,7 @@ def run(cfg: DictConfig, given: GivenParts = NOTHING_GIVEN) -> float:
 def _run(cfg: DictConfig, rank_info: RankInfo | None, given: GivenParts) -> float:
     if given.teacher is None:
         take_network(cfg)
-    if cfg.get("epochs") is not None:
-        settle_epochs(cfg, _devices(cfg, rank_info) * int(cfg.trainer.num_nodes))
+    settle_lengths(cfg, lambda: _devices(cfg, rank_info) * int(cfg.trainer.num_nodes), given.data)
     checked = None if finished_already(cfg) else preflight(cfg, _files_of, given)
     devices = _devices(cfg, rank_info)
     if given.groups and (devices > 1 or rank_info is not None):
