@@ -8,7 +8,6 @@ from dataclasses import asdict
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +26,7 @@ from idd_seg.metrics.confusion import ConfusionMatrix, Scores, scores
 from idd_seg.models.given import Given
 from idd_seg.models.segmenter import Segmenter
 from idd_seg.models.teacher import FrozenTeacher, teacher_is_not_missing
+from idd_seg.ops.seeds import mix
 from idd_seg.types import Batch, Outputs
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -294,8 +294,3 @@ class Distiller(L.LightningModule):
         self.guard.skipped = checkpoint[KEY].get("skipped", 0)
         stored = checkpoint[KEY].get("validated", {})
         self.validated = {int(step): Scores(**plain) for step, plain in stored.items()}
-
-
-def mix(*numbers: int) -> int:
-    """Mix non-negative numbers into one seed below 2**63."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,11 +27,11 @@ from idd_seg.data.pipeline.shared_memory import shared_folder
 from idd_seg.data.pipeline.source import Joined, Source, innermost
 from idd_seg.data.pipeline.split import by_labels, training_parts
 from idd_seg.data.pipeline.submission import ServerFormat
-from idd_seg.data.pipeline.worker_errors import scarce
+from idd_seg.data.pipeline.worker_errors import warn_if_scarce
 from idd_seg.data.pipeline.worker_timeout import PARTS, NamingLoader
 from idd_seg.data.unlabelled.find import find_unlabelled
 from idd_seg.data.unlabelled.photographs import Unlabelled
-from idd_seg.errors import ConfigError, DataError
+from idd_seg.errors import ConfigError
 from idd_seg.ops.private_api import batches_done
 from idd_seg.types import Batch
 
@@ -234,7 +233,7 @@ class SegmentationDataModule(L.LightningDataModule):
         elif part is not None:
             sampler = TrainingSampler(sampler, batch_size, batches=part[1], first=part[0])
         if self.num_workers:
-            self._warn_if_scarce(dataset, batch_size)
+            warn_if_scarce(dataset, batch_size, self.num_workers, self.pixels.bytes)
         return NamingLoader(
             dataset,
             batch_size=batch_size,
@@ -247,18 +246,6 @@ class SegmentationDataModule(L.LightningDataModule):
             worker_init_fn=partial(begin_worker, self.timeout_s),
             timeout=self.timeout_s / PARTS if self.timeout_s is not None and self.num_workers else 0,
         )
-
-    def _warn_if_scarce(self, dataset: SegmentationDataset, batch_size: int) -> None:
-        crop = None if dataset.augmentation is None else dataset.augmentation.crop
-        try:
-            height, width = dataset.source[0].image.shape[:2] if crop is None else crop
-        except DataError:
-            return  # whoever reads it will say so
-        scale = self.image_scale if crop is None else 1.0
-        pixels = height * width * (1 + self.pixels.bytes * scale**2)  # the label's, and the image's bytes
-        # Each process makes a batch while another one waits.
-        if problem := scarce(int(2 * self.num_workers * batch_size * pixels), self.num_workers):
-            warnings.warn(problem, stacklevel=3)
 
     def train_dataloader(self) -> DataLoader[Sample] | Prefetcher:
         """Load the batches of the whole training, from where it stands; outside of a trainer, of one epoch."""

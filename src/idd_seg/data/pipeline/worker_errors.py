@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from idd_seg.errors import DataError
+
+if TYPE_CHECKING:
+    from idd_seg.data.pipeline.dataset import SegmentationDataset
 
 SHARED = Path("/dev/shm")  # where batches pass from the loader processes to the training
 LESS = "fewer of them (data.num_workers), a smaller data.batch_size, or data.cache=disk instead of ram may help"
@@ -65,3 +70,21 @@ def scarce(needed: int, processes: int) -> str | None:
         f"{SHARED} has {free / 1e6:.0f} MB free, and the batches of {processes} loader processes on their way take "
         f"about {needed / 1e6:.0f} MB; {MORE_SHARED}"
     )
+
+
+def warn_if_scarce(dataset: SegmentationDataset, batch_size: int, processes: int, pixel_bytes: int) -> None:
+    """Warn before a training whose batches will not fit into the memory shared with loader processes.
+
+    Args:
+        pixel_bytes: of a pixel of an image, as it is passed.
+    """
+    crop = None if dataset.augmentation is None else dataset.augmentation.crop
+    try:
+        height, width = dataset.source[0].image.shape[:2] if crop is None else crop
+    except DataError:
+        return  # whoever reads it will say so
+    scale = dataset.image_scale if crop is None else 1.0
+    pixels = height * width * (1 + pixel_bytes * scale**2)  # the label's, and the image's bytes
+    # Each process makes a batch while another one waits.
+    if problem := scarce(int(2 * processes * batch_size * pixels), processes):
+        warnings.warn(problem, stacklevel=4)
