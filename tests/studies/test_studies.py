@@ -128,6 +128,14 @@ def test_the_table_says_how_many_seeds_reach_the_twins_score() -> None:
     assert (last["kd"], last["at"], last["twin"]) == ("0.50 (1 of 2 seeds)", "not reached", "1.00")
 
 
+def test_the_time_to_the_twins_score_has_an_interval() -> None:
+    twin = course(0.2, 0.3, 0.4, 0.5)
+    results = {"twin": {0: twin, 1: twin}, "kd": {0: course(0.4, 0.5, 0.6, 0.6), 1: course(0.4, 0.4, 0.5, 0.5)}}
+    cells = [line.split(" | ")[-1].strip("| ") for line in markdown(results, "twin", None, {}).splitlines()]
+    half = 12.706204736 * math.sqrt(0.03125) / math.sqrt(2)
+    assert cells[-2:] == ["1.00", f"0.62 (0.00 to {0.625 + half:.2f})"]
+
+
 def test_the_share_of_the_gap_is_of_the_seeds_that_both_have() -> None:
     results = {"twin": {0: result(0.50), 1: result(0.58)}, "kd": {0: result(0.55)}}
     row = markdown(results, "twin", 0.60, {}).splitlines()[-1]

@@ -87,12 +87,16 @@ def _signed(differences: Sequence[float]) -> str:
 
 
 def _part(shares: Sequence[float | None] | None) -> str:
-    """Return the mean of the shares of the twin's time, and how many seeds have reached its score."""
+    """Return the mean of the shares of the twin's time with its 95 % interval, or how many seeds reached its score."""
     reached = [share for share in shares or () if share is not None]
     if not reached:
         return "" if not shares else "not reached"
-    seeds = "" if len(reached) == len(shares or ()) else f" ({len(reached)} of {len(shares or ())} seeds)"
-    return f"{Spread.of(reached).mean:.2f}{seeds}"
+    spread = Spread.of(reached)
+    if len(reached) < len(shares or ()):
+        return f"{spread.mean:.2f} ({len(reached)} of {len(shares or ())} seeds)"
+    half = spread.half_width()
+    interval = "" if not half else f" ({max(0.0, spread.mean - half):.2f} to {spread.mean + half:.2f})"
+    return f"{spread.mean:.2f}{interval}"
 
 
 def _row(
