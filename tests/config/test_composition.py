@@ -13,6 +13,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from idd_seg.config.groups import HEAD, chosen_groups, config_dir, groups, options_of
+from idd_seg.config.instantiate import term_weights
 from idd_seg.config.teacher_plan import cache_key, teacher_config
 from idd_seg.config.trainer_options import check_trainer
 from idd_seg.config.unread import refuse_unread
@@ -200,3 +201,19 @@ def test_a_teacher_from_before_reduce_zero_label_is_found() -> None:
     before = (f"+data.label_values={{{table}}}", "+data.ignored=[0]", "data.reduce_zero_label=false")
     keys = {cache_key(teacher_config(compose("train", *options, *more))) for more in ((), before)}
     assert len(keys) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "weights"),
+    [
+        (["data=folder", "data.root=own"], {"ce": 1, "kd": 3, "cwd": 9}),
+        (["data=folder", "data.root=own", "loss=ce"], {"ce": 1}),
+        (["data=folder", "data.root=own", "loss=[ce,kd,dist]", "loss.kd_weight=2"], {"ce": 1, "kd": 2, "dist": 1}),
+        (["data=voc", "student=r18", "loss.idd_weight=0.5"], {"ce": 1, "kd": 1, "idd": 0.5, "position": 1}),
+        (["data=voc", "loss=[ce,kd,cwd]"], {"ce": 1, "kd": 1, "cwd": 3}),
+        (["data=shapes", "loss=[ce,kd,cwd]"], {"ce": 1, "kd": 1, "cwd": 3}),
+    ],
+    ids=" ".join,
+)
+def test_the_terms_of_ones_own_photographs(words: list[str], weights: dict[str, float]) -> None:
+    assert term_weights(compose("train", *words).loss) == weights
