@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
+import yaml
 
 from idd_seg.errors import ConfigError
 from idd_seg.plotting.figures import sample_rows, save
@@ -38,6 +39,13 @@ def test_weights_of_earlier_methods_are_taken_and_own_ones_scaled() -> None:
         *("loss=[ce,kd,idd]", "loss.ce_weight=1", "loss.kd_weight=6", "loss.idd_weight=0.3"),
         "loss.idd.scope=batch",
     ]
+
+
+def test_the_study_of_the_page_is_one() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "studies.md").read_text(encoding="utf-8")
+    found = read_plan(yaml.safe_load(page.split("```yaml\n")[1].split("```")[0]))
+    assert found.methods["kd+idd"].against == "kd+cwd"
+    assert found.methods["kd+cwd"].weights["kd"] == "@kd"
 
 
 def test_some_methods_can_be_chosen() -> None:

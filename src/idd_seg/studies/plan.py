@@ -96,9 +96,9 @@ def read_plan(node: Mapping[str, Any], only: Sequence[str] | None = None) -> Stu
         only: names of the methods that are compared; None takes all.
 
     Raises:
-        ConfigError: for a part that is missing or written otherwise, an unknown method, a method that refers to one that does not stand before it, a twin that is
-            none of the methods, a scaled term without a weight, or a method against one, or as long as one, that is
-            not there.
+        ConfigError: for a part that is missing or written otherwise, an unknown method, a method that refers to one
+            that does not stand before it, a twin that is none of the methods, a scaled term without a weight, or a
+            method against one, or as long as one, that is not there.
     """
     check_written(node)
     methods: dict[str, Method] = {}
