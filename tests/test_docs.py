@@ -93,7 +93,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         loss = ["loss=[ce,kd]"] if name == "student" else ["loss=ce"]
         result = run_here("train", *TINY, *loss, f"hydra.run.dir=outputs/demo/{name}", cwd=folder)
         assert result.returncode == 0, result.stderr
-    shutil.copytree(folder / "outputs" / "demo" / "student", folder / "outputs" / "street")
+    for name, copy in (("student", "street"), ("twin", "street_twin")):
+        shutil.copytree(folder / "outputs" / "demo" / name, folder / "outputs" / copy)
     foreign_files(folder)
     return folder
 
@@ -102,8 +103,9 @@ def remove_what_is_made(words: Sequence[str], place: Path) -> None:
     """Remove what a command of docs/own_photographs.md makes, which the fixture has made for the others."""
     if "classes=propose" in words:
         (place / "street" / "classes.yaml").unlink()
-    if "hydra.run.dir=outputs/street" in words:
-        shutil.rmtree(place / "outputs" / "street")
+    for name in ("street", "street_twin"):
+        if f"hydra.run.dir=outputs/{name}" in words:
+            shutil.rmtree(place / "outputs" / name)
 
 
 def foreign_files(folder: Path) -> None:

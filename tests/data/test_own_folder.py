@@ -50,6 +50,44 @@ def test_of_many_sequences_whole_ones_are_held_out() -> None:
     assert all(beginnings.count(name) == 6 for name in set(beginnings))
 
 
+@pytest.mark.parametrize(
+    ("folders", "files", "message"),
+    [
+        (
+            ["train", "trainannot"],
+            [],
+            "in '.*', which has the folders train, trainannot; call them images and masks, or",
+        ),
+        (
+            [],
+            [],
+            "in '.*', which has no folders; call them images and masks, or say which they are: data.images.train=",
+        ),
+        (["images", "masks"], [], "data.images.train=images/.* finds no .*: '.*images' holds no file"),
+        (
+            ["images", "masks"],
+            ["images/a.jpg", "masks/a.gif"],
+            "data.labels.train=.*masks' holds others, such as a.gif",
+        ),
+    ],
+)
+def test_folders_that_are_called_otherwise_are_named(
+    tmp_path: Path, folders: list[str], files: list[str], message: str
+) -> None:
+    for name in folders:
+        (tmp_path / name).mkdir()
+    for name in files:
+        (tmp_path / name).touch()
+    data = Folder(
+        str(tmp_path),
+        {split: default_image(split) for split in ("train", "val")},
+        {split: default_mask(split) for split in ("train", "val")},
+        **settings(2),
+    )
+    with pytest.raises(DataError, match=message):
+        data.make_source("train")
+
+
 def test_single_pictures_are_held_out_evenly() -> None:
     names = [f"photos/{name}.jpg" for name in "abcdefghij"]
     assert kept(names) == ["c", "h"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
+import yaml
 
 from idd_seg.errors import ConfigError
 from idd_seg.plotting.figures import sample_rows, save
@@ -40,6 +41,13 @@ def test_weights_of_earlier_methods_are_taken_and_own_ones_scaled() -> None:
     ]
 
 
+def test_the_study_of_the_page_is_one() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "studies.md").read_text(encoding="utf-8")
+    found = read_plan(yaml.safe_load(page.split("```yaml\n")[1].split("```")[0]))
+    assert found.methods["kd+idd"].against == "kd+cwd"
+    assert found.methods["kd+cwd"].weights["kd"] == "@kd"
+
+
 def test_some_methods_can_be_chosen() -> None:
     assert list(read_plan(plan(METHODS), ["twin", "kd"]).methods) == ["twin", "kd"]
 
@@ -48,7 +56,9 @@ def test_some_methods_can_be_chosen() -> None:
     ("node", "only", "message"),
     [
         (plan(METHODS), ["twin", "kid"], "only=kid.*twin, kd, kd\\+idd"),
-        (plan(METHODS), ["twin", "kd+idd"], "@NAME of a method that stands before it"),
+        (plan(METHODS), ["twin", "kd+idd"], "only leaves out kd, whose weight kd\\+idd takes; add it"),
+        (plan(METHODS), ["kd"], "only leaves out twin, which all are compared with; add it"),
+        (plan({"twin": {"weights": {"ce": "@kd"}}}), None, "@NAME of a method that stands before it"),
         (plan({"twin": {"weights": {"ce": "one"}}}), None, "weights.ce=one: give a number"),
         (plan({"twin": {"weights": {"ce": 1.0}, "scale": ["kd"]}}), None, "scale names kd"),
         (plan(METHODS, twin="ce"), None, "study.twin=ce is none of the methods"),
@@ -60,6 +70,26 @@ def test_some_methods_can_be_chosen() -> None:
 def test_plans_that_can_t_be_done_are_refused(node: dict, only: list[str] | None, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_plan(node, only)
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ({**plan(METHODS), "common": None}, "no 'common'; give one, such as common: \\[data=shapes"),
+        ({key: value for key, value in plan(METHODS).items() if key != "twin"}, "no 'twin'"),
+        (plan(["twin", "kd"]), "study.methods must have a name for each method"),  # type: ignore[arg-type]
+        (plan({"twin": ["ce"]}), "study.methods.twin must be written as {weights"),
+        (plan({"twin": {"terms": {"ce": 1.0}}}), "study.methods.twin has 'terms', which is none of weights, scale"),
+        (plan({"twin": {"weight": {"ce": 1.0}}}), "did you mean 'weights'?"),
+        (plan({"twin": {}}), "study.methods.twin needs the terms and their weights"),
+        (plan({"twin": {"weights": {"cd": 1.0}}}), "twin.weights: there is no term 'cd'; did you mean"),
+        (plan({"twin": {"weights": {"ce": [1.0]}}}), "twin.weights.ce must be a number"),
+        (plan({"twin": {"weights": {"ce": 1.0}, "options": "lr=1"}}), "twin.options must be a list"),
+    ],
+)
+def test_a_study_s_file_that_is_written_otherwise_is_refused(node: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_plan(node)
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 9, 10, 30])

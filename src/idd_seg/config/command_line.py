@@ -24,6 +24,7 @@ from idd_seg.config.messages import explain, refused_by_a_library
 from idd_seg.config.unread import refuse_unread
 from idd_seg.data.pipeline.class_list import read_class_list
 from idd_seg.errors import ConfigError, JobFailed, Pruned, UserError
+from idd_seg.ops.said_once import each_line_once
 
 # OpenMP's threads would spin while they wait for each other; where another program takes one of the cores, a training
 # step then takes ten times as long. Threads that sleep at once must be woken for each small operation; those of GNU's
@@ -141,7 +142,8 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
         try:
             refuse_missing(cfg)
             refuse_unread(cfg, config_name)
-            return task(cfg)
+            with each_line_once():
+                return task(cfg)
         except (UserError, OmegaConfBaseException, OSError) as error:
             if wants_trace:
                 raise

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from idd_seg.data.folder_layout import with_layout
+from idd_seg.data.folder_layout import default_image, default_mask, why_nothing, with_layout
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.data.pipeline.files import Pair, PairSource, find_file, require_files, require_folder, walk
 from idd_seg.data.pipeline.list_file import LIST_SUFFIXES, read_pairs
@@ -67,7 +67,10 @@ class Folder(SegmentationDataModule):
         if classes is not None:
             self.labels.remedy = f"add it to the class list '{classes}': as a class's value or colour, or to 'ignore'"
         self.images, self.label_patterns, said = with_layout(self.root, images, labels)
+        # Patterns that come from no option: the defaults, and what was found in their place.
+        self.usual = {default_image("train"), default_mask("train")}
         if said is not None:
+            self.usual |= {str(self.images["train"]), str(self.label_patterns["train"])}
             self.say(f"data=folder: {said}")
         if val_share is not None and not 0 < val_share < 1:
             raise ConfigError(f"data.val_share must be a number above 0 and below 1, or null, got {val_share}")
@@ -234,5 +237,7 @@ class Folder(SegmentationDataModule):
         rest = Path(pattern).parts[len(fixed(pattern).parts) :]
         found = [path for path in walk(base) if matches(path.relative_to(base).parts, rest)] if base.is_dir() else []
         if not found:
-            raise DataError(f"{key}={pattern} finds no {', '.join(IMAGE_SUFFIXES)} files in '{self.root}'")
+            # A pattern that nobody has given: what is wrong is where things lie.
+            remedy = why_nothing(self.root, base) if pattern in self.usual else ""
+            raise DataError(f"{key}={pattern} finds no {', '.join(IMAGE_SUFFIXES)} files in '{self.root}'{remedy}")
         return found

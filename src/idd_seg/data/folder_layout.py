@@ -8,6 +8,7 @@ from pathlib import Path
 PHOTOGRAPHS = ("images", "photos", "imgs", "img", "JPEGImages")
 MASKS = ("masks", "labels", "annotations", "SegmentationClass")
 VAL = ("val", "valid", "validation")
+SHOWN = 8  # names of folders in a message
 
 Patterns = dict[str, str | None]
 
@@ -49,6 +50,22 @@ def with_layout(
     if not named and not (root / "images" / "val").is_dir():
         found_images["val"] = found_labels["val"] = None
     return found_images, found_labels, said
+
+
+def why_nothing(root: Path, base: Path) -> str:
+    """Return why a pattern that no option gave finds nothing below `base`, and what to do: the end of a message."""
+    if base.is_dir():
+        others = [path.name for path in base.rglob("*") if path.is_file()]
+        held = f"others, such as {min(others)}" if others else "no file"
+        return f": '{base}' holds {held}"
+    there = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    more = ", ..." if len(there) > SHOWN else ""
+    held = f"the folders {', '.join(there[:SHOWN])}{more}" if there else "no folders"
+    return (
+        f", which has {held}; call them images and "
+        "masks, or say which they are: data.images.train='FOLDER/*' data.labels.train='FOLDER/*.png' "
+        "(docs/data.md, 'Pictures of your own')"
+    )
 
 
 def _found(root: Path) -> tuple[str, str] | None:

@@ -18,6 +18,7 @@ from idd_seg.distributed.environment import RankInfo, rank_info_of
 from idd_seg.distributed.process_group import CONFIG, MEETING, config_of, joined, meet, report
 from idd_seg.distributed.timeouts import peers_explained
 from idd_seg.errors import ConfigError
+from idd_seg.ops.said_once import each_line_once
 from idd_seg.runs.assemble import assemble
 from idd_seg.runs.data_files import read_files
 from idd_seg.runs.fit import fit
@@ -44,7 +45,7 @@ def run(cfg: DictConfig, given: GivenParts = NOTHING_GIVEN) -> float:
     Raises:
         UserError: for whatever is wrong with configuration, data or files.
     """
-    with stoppable():
+    with stoppable(), each_line_once():
         return _run(cfg, rank_info_of(), given)
 
 

@@ -52,3 +52,4 @@ def _train(teacher_run: TeacherRun, kept: Path, train: Train) -> None:
     own.run_dir, own.resume = str(kept), None
     OmegaConf.save(own, draft / "config.yaml", resolve=True)
     draft.rename(kept)
+    print(f"teacher: kept in {kept}, which was {draft.name}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from idd_seg.errors import ConfigError
+from idd_seg.studies.plan_check import check_written
 
 LISTS = ("common", "search", "factors", "seeds", "search_seeds")
 WALL, PROCESSOR = "wall", "cpu"
@@ -95,10 +96,11 @@ def read_plan(node: Mapping[str, Any], only: Sequence[str] | None = None) -> Stu
         only: names of the methods that are compared; None takes all.
 
     Raises:
-        ConfigError: for an unknown method, a method that refers to one that does not stand before it, a twin that is
-            none of the methods, a scaled term without a weight, or a method against one, or as long as one, that is
-            not there.
+        ConfigError: for a part that is missing or written otherwise, an unknown method, a method that refers to one
+            that does not stand before it, a twin that is none of the methods, a scaled term without a weight, or a
+            method against one, or as long as one, that is not there.
     """
+    check_written(node)
     methods: dict[str, Method] = {}
     unknown = [name for name in only or () if name not in node["methods"]]
     if unknown:
@@ -107,10 +109,13 @@ def read_plan(node: Mapping[str, Any], only: Sequence[str] | None = None) -> Stu
         if only is not None and name not in only:
             continue
         method = _method(name, given)
+        _check_chosen(method, methods, node["methods"])
         _check(method, methods)
         _check_against(method, node["methods"])
         _check_time(method, node["methods"], only)
         methods[name] = method
+    if only is not None and node["twin"] in node["methods"] and node["twin"] not in methods:
+        raise ConfigError(f"only leaves out {node['twin']}, which all are compared with; add it to the list")
     if node["twin"] not in methods:
         raise ConfigError(f"study.twin={node['twin']} is none of the methods {', '.join(methods)}")
     extend, ours = node.get("extend", 0), _ours(node)
@@ -178,6 +183,13 @@ def _check_time(method: Method, methods: Mapping[str, Any], only: Sequence[str] 
         )
     if method.as_long_as != SLOWEST and method.as_long_as not in plain:
         raise ConfigError(f"{key}.as_long_as={method.as_long_as} is neither {SLOWEST} nor one of {', '.join(plain)}")
+
+
+def _check_chosen(method: Method, before: Mapping[str, Method], methods: Mapping[str, Any]) -> None:
+    """Refuse a method that takes a weight from one that `only` leaves out."""
+    for source in sorted(method.sources):
+        if source in list(methods)[: list(methods).index(method.name)] and source not in before:
+            raise ConfigError(f"only leaves out {source}, whose weight {method.name} takes; add it to the list")
 
 
 def _check(method: Method, before: Mapping[str, Method]) -> None:

@@ -33,6 +33,7 @@ from idd_seg.data.unlabelled.find import find_unlabelled
 from idd_seg.data.unlabelled.photographs import Unlabelled
 from idd_seg.errors import ConfigError
 from idd_seg.ops.private_api import batches_done
+from idd_seg.ops.said_once import is_new
 from idd_seg.types import Batch
 
 UNLABELLED = "unlabelled"  # the pictures without labels, by the name of a split
@@ -105,8 +106,8 @@ class SegmentationDataModule(L.LightningDataModule):
         return judged if judged < there else 1.0
 
     def say(self, text: str) -> None:
-        """Print a choice that was made, once; among several processes the first one does."""
-        if text not in self.said and rank_and_world()[0] == 0:
+        """Print a choice that was made, once a run; among several processes the first one does."""
+        if text not in self.said and rank_and_world()[0] == 0 and is_new(text):
             print(text, flush=True)
         self.said.add(text)
 

@@ -72,7 +72,8 @@ def no_weights(name: str) -> CheckpointError:
     """Return the error that says what to do where there are no ImageNet weights for a backbone."""
     return CheckpointError(
         f"no ImageNet weights for backbone '{name}': they are not in the local cache and the hub can't be reached; "
-        f"give a file with student.weights=PATH, or train from scratch with student.pretrained=false"
+        f"give a file with student.weights=PATH, or train from scratch with student.pretrained=false; "
+        "data.recipe.pretrained=false trains teacher and student from scratch"
     )
 
 
