@@ -181,6 +181,12 @@ def _check_time(method: Method, methods: Mapping[str, Any], only: Sequence[str] 
         raise ConfigError(
             f"{key}.as_long_as needs {key}.against, the method whose steps it changes: {', '.join(plain)}"
         )
+    base = _method(method.against, methods[method.against])
+    if dict(base.weights) != dict(method.weights) or list(base.options) != list(method.options):
+        raise ConfigError(
+            f"{key}.as_long_as changes the number of steps alone, by the time that one of {method.against}'s takes, so "
+            f"weights and options must be those of {method.against}"
+        )
     if method.as_long_as != SLOWEST and method.as_long_as not in plain:
         raise ConfigError(f"{key}.as_long_as={method.as_long_as} is neither {SLOWEST} nor one of {', '.join(plain)}")
 
