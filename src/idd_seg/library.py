@@ -183,10 +183,7 @@ class FileModel(Model):
     def __init__(self, saved: SavedFolder, precision: Precision = "float32") -> None:
         self.saved = saved
         card = DataCard.of(saved)
-        pixels = card.pixels
-        dtype = getattr(torch, str(pixels.dtype))
-        session = session_of(saved.path, precision)
-        network = FileNetwork(session, len(card.class_names), pixels.channels, dtype, pixels.white)
+        network = FileNetwork(saved.path, session_of(saved.path, precision), len(card.class_names), card.pixels)
         self.image_scale = card.image_scale
         self._set(network, replace(card, image_scale=1.0), torch.device("cpu"), WHOLE_LIMIT)
         self.normalise = nn.Identity()

@@ -13,10 +13,12 @@ import torch
 import idd_seg
 from idd_seg import library
 from idd_seg.checkpoints.exported_folder import CONFIG
+from idd_seg.errors import CheckpointError
 from idd_seg.evaluation.inference import Inference
 from idd_seg.exporting.folder import config_of
 from idd_seg.exporting.graph import Deployed
 from idd_seg.library import Model
+from idd_seg.runtimes.openvino_session import reason
 from tests.shipping import save_run
 
 
@@ -36,6 +38,20 @@ def opened(model: Model, folder: Path, patch: pytest.MonkeyPatch, **changes: Any
     return idd_seg.load(folder / "model.onnx")
 
 
+def write_graph(path: Path) -> None:
+    """Write a graph that takes RGB of 8 bits, and gives each channel as logits."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from onnx import TensorProto, helper
+
+    sides = ["batch", 3, "height", "width"]
+    places = [("image", TensorProto.UINT8), ("logits", TensorProto.FLOAT)]
+    taken, given = (helper.make_tensor_value_info(name, kind, sides) for name, kind in places)
+    cast = helper.make_node("Cast", ["image"], ["logits"], to=TensorProto.FLOAT)
+    graph = helper.make_graph([cast], "graph", [taken], [given])
+    onnx.save(helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 18)]), path)
+
+
 def picture(height: int, width: int) -> np.ndarray:
     small = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
     return small.repeat(8, 0).repeat(8, 1)
@@ -53,3 +69,32 @@ def test_windows_are_as_large_as_those_of_the_checkpoint(
     shown = picture(160, 200)
     found = opened(model, tmp_path, monkeypatch).predict(shown, inference)
     assert (found == model.predict(shown, inference)).mean() > 0.98
+
+
+def test_a_configuration_of_other_classes_is_refused(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else class 0 of 11 would bear the name of class 0 of 3."""
+    few = {"class_names": model.class_names[:3], "palette": [list(colour) for colour in model.palette[:3]]}
+    with pytest.raises(CheckpointError, match=r"model\.onnx' gives \(1, 11, 32, 40\), .* would be \(1, 3, 32, 40\)"):
+        opened(model, tmp_path, monkeypatch, **few)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"bits": 16}, {"channels": 1, "mean": [0.5], "std": [0.2]}, {"channels": 4, "mean": [0.5] * 4, "std": [0.2] * 4}],
+    ids=["bits", "grey", "infrared"],
+)
+def test_a_configuration_of_other_pictures_is_refused(changes: dict[str, Any], model: Model, tmp_path: Path) -> None:
+    config = config_of(model.saved, model.card)
+    config["data"] |= changes
+    (tmp_path / CONFIG).write_text(json.dumps(config))
+    write_graph(tmp_path / "model.onnx")
+    with pytest.raises(CheckpointError, match=r"model\.onnx' can't be run by ONNX Runtime: .*(type|dimensions)"):
+        idd_seg.load(tmp_path / "model.onnx")
+
+
+def test_what_openvino_found_wrong_stands_behind_the_places_in_its_code() -> None:
+    text = "Exception from src/core.cpp:84:\nCheck 'x' failed at src/y.cpp:900:\nIncorrect weights in bin file!\n\n\n"
+    assert reason(RuntimeError(text)) == "Incorrect weights in bin file!"
+    assert reason(RuntimeError()) == "RuntimeError"
