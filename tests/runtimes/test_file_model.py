@@ -12,7 +12,7 @@ import torch
 
 import idd_seg
 from idd_seg import library
-from idd_seg.checkpoints.exported_folder import CONFIG
+from idd_seg.checkpoints.exported_folder import CONFIG, read_beside
 from idd_seg.errors import CheckpointError
 from idd_seg.evaluation.inference import Inference
 from idd_seg.exporting.folder import config_of
@@ -98,3 +98,14 @@ def test_what_openvino_found_wrong_stands_behind_the_places_in_its_code() -> Non
     text = "Exception from src/core.cpp:84:\nCheck 'x' failed at src/y.cpp:900:\nIncorrect weights in bin file!\n\n\n"
     assert reason(RuntimeError(text)) == "Incorrect weights in bin file!"
     assert reason(RuntimeError()) == "RuntimeError"
+
+
+def test_graphs_of_other_weights_are_told_apart(model: Model, tmp_path: Path) -> None:
+    """`label` goes on in a folder of masks if the network has the same hash."""
+    (tmp_path / CONFIG).write_text(json.dumps(config_of(model.saved, model.card)))
+    (tmp_path / "a.xml").write_text("<net/>")
+    (tmp_path / "a.bin").write_bytes(b"weights")
+    first = read_beside(tmp_path / "a.xml").sha256
+    assert read_beside(tmp_path / "a.xml").sha256 == first
+    (tmp_path / "a.bin").write_bytes(b"others")
+    assert read_beside(tmp_path / "a.xml").sha256 != first
