@@ -185,7 +185,9 @@ def test_a_mistake_gets_one_clear_message(
     assert not list((tmp_path / "out").glob(".export-*"))
 
 
-@pytest.mark.parametrize("size", [None, 1.5, True, [32], [32, 0], [True, 32], [32.0, 48], "512", {"height": 1, "width": 2}])
+@pytest.mark.parametrize(
+    "size", [None, 1.5, True, [32], [32, 0], [True, 32], [32.0, 48], "512", {"height": 1, "width": 2}]
+)
 def test_a_size_that_is_none_is_one_message(size: Any) -> None:
     with pytest.raises(ConfigError, match=r"measure\.size must be \[height,width\] in whole pixels"):
         speed.check(size, 1)
