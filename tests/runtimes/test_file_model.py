@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import idd_seg
 from idd_seg import library
@@ -76,7 +75,7 @@ def test_a_configuration_of_other_classes_is_refused(
 ) -> None:
     """Else class 0 of 11 would bear the name of class 0 of 3."""
     few = {"class_names": model.class_names[:3], "palette": [list(colour) for colour in model.palette[:3]]}
-    with pytest.raises(CheckpointError, match=r"model\.onnx' gives \(1, 11, 32, 40\), .* would be \(1, 3, 32, 40\)"):
+    with pytest.raises(CheckpointError, match=r"model\.onnx' gives \(1, 11, 32, 40\), .* have it give \(1, 3, 32, 40\)"):
         opened(model, tmp_path, monkeypatch, **few)
 
 

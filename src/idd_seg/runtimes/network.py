@@ -44,7 +44,7 @@ class FileNetwork(nn.Module):
         expected = (len(image), self.num_classes, *image.shape[2:])
         if logits.shape != expected:
             raise CheckpointError(
-                f"'{self.path}' gives {tuple(logits.shape)}, and by the config.json beside it that would be {expected}: "
+                f"'{self.path}' gives {tuple(logits.shape)}, and config.json would have it give {expected}: "
                 "one of the two is of another network"
             )
         return Outputs(logits, {})
