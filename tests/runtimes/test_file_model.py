@@ -75,7 +75,9 @@ def test_a_configuration_of_other_classes_is_refused(
 ) -> None:
     """Else class 0 of 11 would bear the name of class 0 of 3."""
     few = {"class_names": model.class_names[:3], "palette": [list(colour) for colour in model.palette[:3]]}
-    with pytest.raises(CheckpointError, match=r"model\.onnx' gives \(1, 11, 32, 40\), .* have it give \(1, 3, 32, 40\)"):
+    with pytest.raises(
+        CheckpointError, match=r"model\.onnx' gives \(1, 11, 32, 40\), .* have it give \(1, 3, 32, 40\)"
+    ):
         opened(model, tmp_path, monkeypatch, **few)
 
 
