@@ -184,6 +184,7 @@ CARDS: dict[str, tuple[str, Any]] = {
     "a colour short": ("palette", [[0, 0, 0]]),
     "a colour out of range": ("palette", [[0, 0, 256]] * 11),
     "a deviation of 0": ("std", [1, 0, 1]),
+    "a deviation of 400 digits": ("std", [10**400, 1, 1]),
     "a mean that is no number": ("mean", [float("nan"), 0, 0]),
     "a scale of 0": ("image_scale", 0),
     "a scale beyond all": ("image_scale", 1e9),

@@ -183,12 +183,16 @@ class FileModel(Model):
     def __init__(self, saved: SavedFolder, precision: Precision = "float32") -> None:
         self.saved = saved
         card = DataCard.of(saved)
-        pixels = card.pixels
-        dtype = getattr(torch, str(pixels.dtype))
-        session = session_of(saved.path, precision)
-        network = FileNetwork(session, len(card.class_names), pixels.channels, dtype, pixels.white)
+        network = FileNetwork(saved.path, session_of(saved.path, precision), len(card.class_names), card.pixels)
+        self.image_scale = card.image_scale
         self._set(network, replace(card, image_scale=1.0), torch.device("cpu"), WHOLE_LIMIT)
         self.normalise = nn.Identity()
+
+    def inference_for(self, height: int, width: int, inference: Inference | None) -> Inference:
+        """Return how a picture is shown: windows are given in the network's pixels, and cut from the file's."""
+        # Those that are chosen here stay as they are: a file's logits are of full size, and larger windows cost memory.
+        given = None if inference is None else inference.enlarged(1 / self.image_scale)
+        return super().inference_for(height, width, given)
 
 
 def load(path: str | os.PathLike[str], device: str = "auto", precision: Precision = "float32") -> Model:

@@ -170,3 +170,14 @@ def test_a_student_trains_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     plain = run("plain", *rounded[1:], "trainer.max_steps=6")
     ours, theirs = (read_checkpoint(path).weights for path in (whole, plain))
     assert any(not torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float64])
+def test_a_network_of_another_type_stays_of_it(kind: torch.dtype) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)).to(kind)
+    with RoundedLayers(network, 0.1):
+        found = network(torch.randn(2, 3, 8, 8).to(kind))
+    assert found.dtype is kind
+    found.sum().backward()
+    assert network[0].weight.grad is not None
+    assert network[0].weight.grad.dtype is kind

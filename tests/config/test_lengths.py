@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from idd_seg.config.from_python import composed
 from idd_seg.config.lengths import settle_lengths, steps_for
+from idd_seg.config.teacher_plan import teacher_config
 from tests.data import layouts
 from tests.helpers import clean_error, run_here
 
@@ -70,6 +71,26 @@ def test_what_is_given_stays(folder: Path, words: list[str], student: int, teach
         teacher,
         every,
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "every"),
+    [
+        ([], 200),
+        (["epochs=3"], 200),
+        (["trainer.max_steps=30"], 200),
+        (["teacher.training.max_steps=70"], 7),
+        (["teacher.training.max_steps=many"], 200),
+        (["trainer.val_check_interval=11"], 11),
+        (["trainer.val_check_interval=0.5"], 0.5),
+        (["data.recipe.val_every=11", "trainer.max_steps=30"], 11),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_teacher_is_validated_ten_times_however_short_its_student(
+    folder: Path, words: list[str], every: float
+) -> None:
+    assert teacher_config(settled(folder, "teacher.checkpoint=auto", *words)).trainer.val_check_interval == every
 
 
 def test_epochs_count_over_all_processes_and_without_what_has_no_labels(folder: Path) -> None:

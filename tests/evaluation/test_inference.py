@@ -373,3 +373,16 @@ def test_two_processes_count_what_one_counts(name: str, ranks: list[dict[str, An
     for rank in ranks:
         assert torch.equal(rank[name]["counts"], alone["counts"])
         assert rank[name]["scores"] == alone["scores"]
+
+
+def test_windows_are_enlarged_with_their_strides() -> None:
+    larger = Inference("slide", (9, 30), (3, 30), [0.5, 1.0], flip=True).enlarged(2)
+    assert larger.as_dict() == {
+        "mode": "slide",
+        "crop": (18, 60),
+        "stride": (6, 60),
+        "scales": [0.5, 1.0],
+        "flip": True,
+    }
+    assert Inference("slide", (3, 4)).enlarged(0.1).as_dict()["crop"] == (1, 1)
+    assert Inference().enlarged(2).crop is None

@@ -12,8 +12,9 @@ import torch
 
 import idd_seg
 from idd_seg import export as command
+from idd_seg.errors import ConfigError
 from idd_seg.exporting import export as exporting
-from idd_seg.exporting import onnx_file, parity
+from idd_seg.exporting import onnx_file, parity, speed
 from idd_seg.exporting.card import model_card
 from tests.commands import call
 from tests.shipping import save_run
@@ -182,3 +183,11 @@ def test_a_mistake_gets_one_clear_message(
     assert said.count("error: ") == 1
     assert not (tmp_path / "out" / "model").exists()
     assert not list((tmp_path / "out").glob(".export-*"))
+
+
+@pytest.mark.parametrize(
+    "size", [None, 1.5, True, [32], [32, 0], [True, 32], [32.0, 48], "512", {"height": 1, "width": 2}]
+)
+def test_a_size_that_is_none_is_one_message(size: Any) -> None:
+    with pytest.raises(ConfigError, match=r"measure\.size must be \[height,width\] in whole pixels"):
+        speed.check(size, 1)

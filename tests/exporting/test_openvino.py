@@ -126,6 +126,23 @@ def test_precision_is_of_openvino_alone(checkpoint: Path) -> None:
         idd_seg.load(checkpoint, precision="bfloat16")
 
 
+def test_what_is_wrong_with_a_file_is_said(folder: Path, tmp_path: Path) -> None:
+    for name in (NAME, "config.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    with pytest.raises(CheckpointError, match="bin file cannot be found"):
+        idd_seg.load(tmp_path / NAME)
+    (tmp_path / NAME).with_suffix(".bin").write_bytes((folder / NAME).with_suffix(".bin").read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    config["data"]["bits"] = 16
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="takes pictures of uint8, and these are uint16"):
+        idd_seg.load(tmp_path / NAME)
+    config["data"] |= {"bits": 8, "channels": 4, "mean": [0.5] * 4, "std": [0.2] * 4}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"can't be run by OpenVINO: .*shape=\(1\.4\.32\.40\)"):
+        idd_seg.load(tmp_path / NAME)
+
+
 @pytest.mark.parametrize("name", ["a.xml", "a.onnx"])
 def test_a_damaged_file_is_one_message(name: str, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no file|does not exist|there is no"):

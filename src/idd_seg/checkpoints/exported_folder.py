@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,7 +58,15 @@ def read_beside(file: Path) -> SavedFolder:
         CheckpointError: if the file or its `config.json` is missing, a URL, or not of this program.
     """
     found = check_weight_path(file)
-    return SavedFolder(found, {}, _metadata(found.parent), file_hash(found))
+    return SavedFolder(found, {}, _metadata(found.parent), _graph_hash(found))
+
+
+def _graph_hash(file: Path) -> str:
+    """SHA-256 of a graph; of OpenVINO's also of the weights beside it, without which two networks look alike."""
+    beside = file.with_suffix(".bin")
+    if file.suffix != ".xml" or not beside.is_file():
+        return file_hash(file)
+    return hashlib.sha256(f"{file_hash(file)} {file_hash(beside)}".encode()).hexdigest()
 
 
 def _metadata(folder: Path) -> dict[str, Any]:

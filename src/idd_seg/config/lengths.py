@@ -39,12 +39,26 @@ def settle_lengths(cfg: DictConfig, processes: Callable[[], int], given: Segment
     steps = OmegaConf.select(cfg, "trainer.max_steps")
     if every and type(steps) is int:
         with open_dict(cfg):
-            _fill(cfg, "trainer.val_check_interval", "data.recipe.val_every", max(1, steps // VALIDATIONS))
+            cfg.trainer.val_check_interval = interval_for(steps)  # the recipe's stays `auto`: a teacher has its own
 
 
 def steps_for(pictures: int, batch: int) -> int:
     """Return the length of a training on so many pictures."""
     return min(MOST, max(LEAST, math.ceil(LOOKS * pictures / batch)))
+
+
+def interval_for(steps: int) -> int:
+    """Return the steps between the validations of a training of so many."""
+    return max(1, steps // VALIDATIONS)
+
+
+def teachers_interval(cfg: DictConfig) -> int | float:
+    """Return the steps between a teacher's validations: the student's, or ten validations where those are `auto`."""
+    every: int | float = cfg.trainer.val_check_interval
+    steps, own = cfg.trainer.max_steps, cfg.teacher.training.max_steps
+    if not _is_auto(cfg, "data.recipe.val_every") or type(steps) is not int or type(own) is not int:
+        return every  # also for lengths that are none, which is said later
+    return interval_for(own) if every == interval_for(steps) else every
 
 
 def _settle_steps(

@@ -13,6 +13,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from idd_seg.config.lengths import teachers_interval
 from idd_seg.config.option_roles import (
     NOT_IN_A_TEACHER,
     TEACHER_CALLBACKS,
@@ -93,6 +94,7 @@ def teacher_config(cfg: DictConfig) -> DictConfig:
         for key in UNLABELLED:
             if key in own.data:
                 own.data[key] = None if key != "unlabelled_share" else 0.0
+        own.trainer.val_check_interval = teachers_interval(cfg)
         own.trainer.max_steps = plan.max_steps  # before what refers to it is resolved
         for group in ("loss", "optimizer", "scheduler"):
             own[group] = OmegaConf.to_container(own.teacher.training[group], resolve=True)

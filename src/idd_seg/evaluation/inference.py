@@ -62,6 +62,13 @@ class Inference:
         """Return how the network is shown a picture, as plain values."""
         return {"mode": self.mode, "crop": self.crop, "stride": self.stride, "scales": self.scales, "flip": self.flip}
 
+    def enlarged(self, factor: float) -> Inference:
+        """Return the same with windows and strides that are `factor` times as large."""
+        if self.crop is None or self.stride is None:
+            return self
+        crop, stride = ([max(1, round(factor * side)) for side in pair] for pair in (self.crop, self.stride))
+        return Inference("slide", crop, stride, self.scales, self.flip)
+
     @torch.no_grad()
     def views(self, network: nn.Module, image: Tensor, size: Sequence[int]) -> list[View]:
         """Show (N, 3, H, W) normalised images; the patches' boxes are in pixels of a picture of `size`."""

@@ -20,7 +20,8 @@ def check(size: Any, repeats: Any) -> None:
     Raises:
         ConfigError: for a size or a number of repeats that is no whole number of at least 1.
     """
-    if isinstance(size, str | int) or len(size) != 2 or not all(isinstance(side, int) and side >= 1 for side in size):
+    listed = isinstance(size, Sequence) and not isinstance(size, str) and len(size) == 2
+    if not listed or not all(type(side) is int and side >= 1 for side in size):
         raise ConfigError(f"measure.size must be [height,width] in whole pixels, got {size}")
     require_whole("measure.repeats", repeats, 1, error=ConfigError)
 

@@ -48,7 +48,9 @@ class RoundedLayers(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         if func is F.conv2d and id(args[1]) in self.names:
             image, weight, *others = args
-            args = (self._input(self.names[id(weight)], image), rounded_weight(weight), *others)
+            rounded = self._input(self.names[id(weight)], image)
+            # Rounding is in float32; a training whose weights are of another type has a bias of that type.
+            args = (rounded.to(image.dtype), rounded_weight(weight).to(weight.dtype), *others)
         return func(*args, **(kwargs or {}))
 
     def _input(self, name: str, x: Tensor) -> Tensor:

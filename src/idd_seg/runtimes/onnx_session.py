@@ -30,7 +30,7 @@ class OnnxSession:
             raise UserError(f"'{path}' needs onnxruntime: pip install 'idd-seg[onnx]'")
         import onnxruntime
 
-        self.output = output
+        self.path, self.output = path, output
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or torch.get_num_threads()
         options.log_severity_level = 3
@@ -40,5 +40,12 @@ class OnnxSession:
             raise CheckpointError(f"'{path}' can't be read by ONNX Runtime: {first_line(error)}") from error
 
     def __call__(self, image: Tensor) -> Tensor:
-        """(N, C, H, W) as the file takes them -> (N, K, H, W) logits, or what else the file gives."""
-        return torch.from_numpy(self.session.run([self.output], {IMAGE: image.numpy()})[0])
+        """(N, C, H, W) as the file takes them -> (N, K, H, W) logits, or what else the file gives.
+
+        Raises:
+            CheckpointError: if the file takes or gives something else.
+        """
+        try:
+            return torch.from_numpy(self.session.run([self.output], {IMAGE: image.numpy()})[0])
+        except Exception as error:  # as above
+            raise CheckpointError(f"'{self.path}' can't be run by ONNX Runtime: {first_line(error)}") from error

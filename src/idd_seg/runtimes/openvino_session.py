@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from idd_seg.errors import CheckpointError, ConfigError, UserError, first_line
+from idd_seg.errors import CheckpointError, ConfigError, UserError
 
 Precision = Literal["float32", "bfloat16"]
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
@@ -63,6 +63,7 @@ class OpenVinoSession:
 
     def __init__(self, path: Path, precision: Precision = "float32", threads: int | None = None) -> None:
         require_openvino(f"'{path}'")
+        self.path = path
         core = openvino().Core()
         if precision == "bfloat16" and not has_bfloat16():
             raise ConfigError("precision=bfloat16: this CPU does not compute in bfloat16; leave it out")
@@ -74,8 +75,23 @@ class OpenVinoSession:
         try:
             self.compiled = core.compile_model(core.read_model(path), "CPU", settings)
         except RuntimeError as error:
-            raise CheckpointError(f"'{path}' can't be read by OpenVINO: {first_line(error)}") from error
+            raise CheckpointError(f"'{path}' can't be read by OpenVINO: {reason(error)}") from error
 
     def __call__(self, image: Tensor) -> Tensor:
-        """(N, C, H, W) as the file takes them -> (N, K, H, W) logits."""
-        return torch.from_numpy(self.compiled(image.numpy())[0])
+        """(N, C, H, W) as the file takes them -> (N, K, H, W) logits.
+
+        Raises:
+            CheckpointError: if the file takes something else.
+        """
+        given, taken = image.numpy(), self.compiled.input(0).get_element_type().to_dtype()
+        if given.dtype != taken:  # OpenVINO would leave out what does not fit
+            raise CheckpointError(f"'{self.path}' takes pictures of {taken}, and these are {given.dtype}")
+        try:
+            return torch.from_numpy(self.compiled(given)[0])
+        except RuntimeError as error:
+            raise CheckpointError(f"'{self.path}' can't be run by OpenVINO: {reason(error)}") from error
+
+
+def reason(error: RuntimeError) -> str:
+    """Return what OpenVINO has found wrong: the last line, behind those that name places in its code."""
+    return ([line.strip() for line in str(error).splitlines() if line.strip()] or ["RuntimeError"])[-1][:200]

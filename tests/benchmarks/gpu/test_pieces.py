@@ -8,7 +8,7 @@ import sys
 import time
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from idd_seg.benchmarks.gpu.commands import Command, CommandError, OutOfTimeErro
 from idd_seg.benchmarks.gpu.lengths import SAFE, VALIDATIONS, Costs, lengths
 from idd_seg.benchmarks.gpu.parts import PARTS, Part
 from idd_seg.benchmarks.gpu.record import Record
-from idd_seg.benchmarks.gpu.run import run_part
+from idd_seg.benchmarks.gpu.run import run_part, run_parts
 from idd_seg.benchmarks.gpu.study import METHODS, costs_of
 from idd_seg.benchmarks.gpu.suites import counts_of
 from idd_seg.benchmarks.gpu.weights import digest_of
@@ -321,3 +321,15 @@ def test_the_parts_of_a_bad_command_line_are_named() -> None:
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "--limit must be at least 60 seconds, got 5" in done.stderr
+
+
+def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
+    """A part is called `data`, and the folder of runs may be one that has such a folder already."""
+    for part in PARTS:
+        (tmp_path / part.name).mkdir()
+    options = {"device": "cpu", "tiny": True, "seed": 0, "parts": [], "work": tmp_path, "results": tmp_path / "results"}
+    old = Place(TOP, tmp_path, "cpu", True).folder("data") / "of an earlier run"
+    old.mkdir(parents=True)
+    assert run_parts(SimpleNamespace(**options), Budget(60)) == 0
+    assert all((tmp_path / part.name).is_dir() for part in PARTS)
+    assert not old.exists()

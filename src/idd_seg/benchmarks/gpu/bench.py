@@ -40,6 +40,10 @@ class Place:
         """The trainer's word for the device."""
         return "gpu" if self.device == "cuda" else "cpu"
 
+    def folder(self, part: str) -> Path:
+        """Return the folder of a part, which is removed before a run: no other program's, whatever `work` is."""
+        return self.work / "gpu_parts" / part
+
 
 @dataclass
 class Bench:
@@ -61,7 +65,7 @@ class Bench:
 
     def folder(self, name: str = "") -> Path:
         """Return a folder of this part."""
-        return self.place.work / str(self.record.content["part"]) / name
+        return self.place.folder(str(self.record.content["part"])) / name
 
     def run(self, *words: str, env: Mapping[str, str] | None = None) -> list[str]:
         """Run `python -m WORDS` in the part's time; return the last lines of what it wrote.

@@ -53,7 +53,7 @@ def run_determinism(bench: Bench) -> None:
 
 def first_run(place: Place, name: str = "float32", number: int = 1) -> Path:
     """Return the folder of a training of this part."""
-    return place.work / "determinism" / f"{name}_{number}"
+    return place.folder("determinism") / f"{name}_{number}"
 
 
 def _trained(bench: Bench, folder: Path, *, fast: bool) -> str:

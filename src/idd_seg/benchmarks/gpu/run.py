@@ -35,7 +35,7 @@ def run_parts(options: Any, budget: Budget) -> int:
     results = options.results.absolute()
     chosen = [part for part in PARTS if part.name in options.parts]
     for part in PARTS:
-        shutil.rmtree(place.work / part.name, ignore_errors=True)  # a part may take what an earlier one has made
+        shutil.rmtree(place.folder(part.name), ignore_errors=True)  # a part may take what an earlier one has made
     # All files at once: what a folder holds is of one run.
     records = {part.name: Record(results / f"{part.name}.json", about, private) for part in chosen}
     for number, part in enumerate(chosen):
