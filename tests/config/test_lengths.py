@@ -49,7 +49,8 @@ def test_a_folder_chooses_the_length_of_teacher_and_student(folder: Path, capsys
     cfg = settled(folder, processes=4)
     assert (cfg.trainer.max_steps, cfg.teacher.training.max_steps, cfg.trainer.val_check_interval) == (2000, 2000, 200)
     said = capsys.readouterr().out
-    assert f"data.recipe.max_steps=2000: 100 looks at each of {PICTURES} pictures in batches of 16" in said
+    seen = round(2000 * 16 / PICTURES)
+    assert f"data.recipe.max_steps=2000: each of {PICTURES} pictures is seen {seen} times, 16 a step, the least" in said
 
 
 @pytest.mark.parametrize(

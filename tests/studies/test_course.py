@@ -249,12 +249,14 @@ def test_results_without_times_are_no_measure(tmp_path: Path) -> None:
     ("method", "told"),
     [
         ({"as_long_as": "slowest"}, "needs study.methods.long.against"),
+        ({"as_long_as": "slowest", "against": "kd"}, "weights and options must be those of kd"),
         ({"as_long_as": "kid", "against": "twin"}, "long.as_long_as=kid is neither slowest nor one of twin"),
         ({"as_long_as": "long", "against": "twin"}, "long.as_long_as=long is neither slowest nor one of twin"),
     ],
 )
 def test_a_method_can_t_take_as_long_as_any(method: dict[str, Any], told: str) -> None:
-    methods = {"twin": {"weights": {"ce": 1.0}}, "long": {"weights": {"ce": 1.0}, **method}}
+    twin, kd = {"weights": {"ce": 1.0}}, {"weights": {"ce": 1.0, "kd": 1.0}}
+    methods = {"twin": twin, "kd": kd, "long": {**twin, **method}}
     with pytest.raises(ConfigError, match=told):
         read_plan({**NODE, "methods": methods})
 

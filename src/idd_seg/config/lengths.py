@@ -79,16 +79,18 @@ def _settle_steps(
             for key in LENGTHS:
                 _fill(cfg, key, "data.recipe.max_steps", steps)
             if pictures and (epochs is None or _trains_a_teacher(cfg)):
-                data.say(
-                    f"data.recipe.max_steps={steps}: {LOOKS} looks at each of {pictures} pictures in batches of "
-                    f"{data.batch_size}, at least {LEAST} steps and at most {MOST}"
-                )
+                data.say(f"data.recipe.max_steps={steps}: {_seen(steps, pictures, data.batch_size)}")
         if epochs is not None and pictures:
             each = max(1, data.batch_size - data.without) * processes() * int(cfg.trainer.accumulate_grad_batches)
             cfg.trainer.max_steps = max(1, math.ceil(epochs * pictures / each))
             data.say(
                 f"epochs={epochs:g}: trainer.max_steps={cfg.trainer.max_steps} ({pictures} pictures, {each} a step)"
             )
+
+
+def _seen(steps: int, pictures: int, batch: int) -> str:
+    limit = {LEAST: ", the least number of steps", MOST: ", the most steps"}.get(steps, "")
+    return f"each of {pictures} pictures is seen {steps * batch / pictures:.0f} times, {batch} a step{limit}"
 
 
 def _is_auto(cfg: DictConfig, key: str) -> bool:
