@@ -49,7 +49,7 @@ def test_the_folder_predicts_as_the_checkpoint_does(run_and_folder: tuple[Path, 
 
 def test_the_folder_tells_nothing_of_the_machine(run_and_folder: tuple[Path, Path]) -> None:
     checkpoint, exported = run_and_folder
-    for name in ("config.json", "README.md"):
+    for name in ("config.json", "README.md", "export.json"):
         text = (exported / name).read_text()
         assert str(checkpoint.parent) not in text
         assert "/home/somebody" not in text

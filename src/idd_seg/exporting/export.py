@@ -226,7 +226,6 @@ class Export:
         """Write configuration, model card and report; return the report."""
         config = config_of(self.model.saved, self.model.card)
         report = {
-            "checkpoint": str(self.model.saved.path),
             "source": config["source"],
             "parameters": count_parameters(self.folded),
             "files": self.files,
