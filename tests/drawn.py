@@ -18,7 +18,7 @@ TOP = Path(__file__).parents[1]
 
 # Beginnings of test ids below tests/ -> one in so many is taken. `*` behind one: its tests are taken together.
 SHARES = {
-    "test_docs.py::test_command": 8,
+    "test_docs.py::test_command": 12,
     "test_cli.py::test_a_mistake_gets_one_clear_error": 4,
     "test_cli.py::test_every_command_has_help": 3,
     "test_cli.py::test_a_value_that_needs_quotes": 3,
@@ -91,6 +91,10 @@ SHARES = {
     "test_training.py::test_a_wrong_beginning": 3,
     "test_training.py::test_compare_takes_another_teacher": 2,
     "test_unlabelled_runs.py::test_a_mistake": 3,
+    "test_evaluate.py": 2,
+    "reporting/test_page.py": 2,
+    "config/test_lengths.py": 2,
+    "models/foreign/test_packages.py": 2,
 }
 # The longest, side by side by what they are about: a commit takes one line of each.
 TURNS: tuple[tuple[tuple[str, ...], ...], ...] = (
