@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from idd_seg.data.class_proposal import class_list_of, propose
+from idd_seg.data.class_proposal import class_list_of, propose, unnamed
 from idd_seg.data.pipeline.class_list import ClassList, read_class_list
 from idd_seg.errors import DataError
 from tests.helpers import clean_error, run_here
@@ -71,6 +71,14 @@ def test_smooth_colours_are_no_classes(tmp_path: Path) -> None:
         propose(masks(tmp_path / "m", noise))
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [(["class 0", "class 255"], True), (["class 10-20-30", "class 200-100-0"], True), (["class 0", "road"], False)],
+)
+def test_names_that_nobody_has_put_in_are_told(names: list[str], said: bool) -> None:
+    assert (unnamed(names) is not None) == said
+
+
 def photographs(root: Path) -> Path:
     for i in range(10):
         (root / "images").mkdir(parents=True, exist_ok=True)
@@ -94,7 +102,8 @@ def test_a_folder_without_a_word_is_prepared_and_trained(tmp_path: Path) -> None
         "data.batch_size=4",
         "student=small",
     ]
-    trained = run_here("train", "data=folder", "data.root=own", *options, "data.num_workers=0", cwd=tmp_path)
+    with pytest.warns(UserWarning, match="the classes are called 'class 0' to 'class 3', as prepare has proposed"):
+        trained = run_here("train", "data=folder", "data.root=own", *options, "data.num_workers=0", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     assert "data.augment.crop=[32,64]" in trained.stdout
     assert "2 of 10 photographs are held out" in trained.stdout

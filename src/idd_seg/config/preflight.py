@@ -27,6 +27,7 @@ from idd_seg.config.teacher_plan import (
     needing,
     teacher_config,
 )
+from idd_seg.data.class_proposal import unnamed
 from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.data.pipeline.fingerprint import Fingerprint
 from idd_seg.data.pipeline.heads import look_at_pixels
@@ -163,7 +164,12 @@ def _look_at_labels(data: SegmentationDataModule) -> None:
     found = [finding for split in splits for finding in sample(data, split)]
     if fatal := [finding.text for finding in found if finding.fatal]:
         raise DataError(fatal[0])
-    for text in [*(finding.text for finding in found), in_both(data), look_at_unlabelled(data)]:
+    for text in [
+        *(finding.text for finding in found),
+        in_both(data),
+        look_at_unlabelled(data),
+        unnamed(data.class_names),
+    ]:
         if text is not None:
             warnings.warn(text, stacklevel=2)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from idd_seg.ops.colours import distinct_colours
 READERS = 8  # files at once
 MOST = 254  # classes of 8-bit labels
 IGNORED = 255
+PROPOSED = re.compile(r"class \d+(-\d+)*")  # a name, before somebody has put in a better one
 
 
 @dataclass(frozen=True)
@@ -107,3 +109,13 @@ def class_list_of(proposal: Proposal) -> str:
         lines.append(f'  - {{name: "class {name}", {value}colour: {colour}}} # {share}')
     lines += [f"ignore: [{IGNORED}] # {100 * row[1] / whole:.2g} % of the pixels" for row in ignored]
     return "\n".join(lines) + "\n"
+
+
+def unnamed(class_names: Sequence[str]) -> str | None:
+    """Say that all classes are called as `class_list_of` has proposed; None if one has a name of its own."""
+    if not all(PROPOSED.fullmatch(name) for name in class_names):
+        return None
+    return (
+        f"the classes are called '{class_names[0]}' to '{class_names[-1]}', as prepare has proposed; put their names "
+        "into data.classes, and values that stand for nothing into its 'ignore', else they are learnt as a class"
+    )
