@@ -27,12 +27,33 @@ def layers(source: Path) -> list[str]:
     return [node.name for node in graph.node if node.op_type in WEIGHTED and weights.intersection(node.input)]
 
 
+def of_sizes(source: Path) -> list[str]:
+    """Return the names of the products with matrices that are computed from the picture's size: adaptive pooling.
+
+    Their entries are as large as the picture is small, so that a range that was seen on some pictures cuts off those of
+    smaller ones.
+    """
+    import onnx
+
+    graph = onnx.load(source).graph
+    seen, sizes = {value.name for value in graph.input}, set[str]()  # what follows from pixels, and from sizes alone
+    found = []
+    for node in graph.node:
+        if node.op_type == "MatMul" and sizes.intersection(node.input):
+            found.append(node.name)
+        if node.op_type != "Shape" and seen.intersection(node.input):
+            seen.update(node.output)
+        elif node.op_type == "Shape" or sizes.intersection(node.input):
+            sizes.update(node.output)
+    return found
+
+
 def quantise(source: Path, target: Path, pictures: Sequence[Tensor], in_float: Sequence[str] = ()) -> None:
     """Write the 8-bit form of an ONNX file: weights by channel, activations by the ranges seen on `pictures`.
 
     Args:
         pictures: (1, C, H, W) each, as the file takes them.
-        in_float: names of layers that stay in float32.
+        in_float: names of layers that stay in float32, beside the products of `of_sizes`.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -54,10 +75,13 @@ def quantise(source: Path, target: Path, pictures: Sequence[Tensor], in_float: S
             Reader(),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=QUANTISED,
-            nodes_to_exclude=list(in_float),
+            nodes_to_exclude=[*in_float, *of_sizes(source)],
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            # Weights of 7 bits: two products of 8 by 8 overflow the 16 bits in which a CPU without VNNI adds them, and
+            # are cut off. So a file computes the same everywhere.
+            reduce_range=True,
         )
 
 
