@@ -44,7 +44,7 @@ def test_weights_have_a_range_for_each_output_channel() -> None:
     weight = torch.randn(4, 3, 3, 3) * torch.tensor([1e-3, 1, 10, 0]).view(-1, 1, 1, 1)
     found = rounded_weight(weight)
     for ours, theirs in zip(found, weight, strict=True):
-        scale = theirs.abs().max() / 127
+        scale = theirs.abs().max() / 63
         assert (ours - theirs).abs().max() <= scale / 2 + 1e-9
         assert torch.allclose(ours, (theirs / scale.clamp(min=1e-12)).round() * scale, atol=1e-6)
 

@@ -42,5 +42,7 @@ def quantise(source: Path, target: Path, pictures: Sequence[Tensor], in_float: S
             target_device=nncf.TargetDevice.CPU,
             subset_size=len(pictures),
             ignored_scope=nncf.IgnoredScope(names=list(in_float)) if in_float else None,
+            # Weights of 7 bits in all layers: see int8_onnx.
+            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),
         )
     save_ir(quantised, target)

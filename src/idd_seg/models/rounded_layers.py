@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from idd_seg.distributed.collectives import max_over_ranks
 
 LEVELS = 255  # of an input, unsigned
-WEIGHT_LEVELS = 127  # on each side of 0
+WEIGHT_LEVELS = 63  # on each side of 0: 7 bits, as exported files have them (exporting/int8_onnx.py)
 
 
 class RoundedLayers(TorchFunctionMode):
@@ -95,7 +95,7 @@ def rounded_input(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def rounded_weight(weight: Tensor) -> Tensor:
-    """Round (O, I, h, w) to 255 values for each output channel, symmetric around 0."""
+    """Round (O, I, h, w) to 127 values for each output channel, symmetric around 0."""
     weight = weight.float()
     scale = (weight.detach().flatten(1).abs().amax(1) / WEIGHT_LEVELS).clamp(min=1e-12)
     zero = torch.zeros(len(scale), dtype=torch.int32, device=weight.device)
