@@ -12,7 +12,7 @@ from idd_seg.models.rounded_layers import RoundedLayers
 
 
 class FakeQuantisation(L.Callback):
-    """Rounds inputs and weights of the student's convolutions to 8 bits, in training and in validation.
+    """Rounds inputs of the student's convolutions to 8 bits and weights to 7, in training and in validation.
 
     Checkpoints hold the weights in floating point, and the ranges of the inputs for a run that goes on.
 

@@ -80,7 +80,7 @@ def quantise(source: Path, target: Path, pictures: Sequence[Tensor], in_float: S
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             # Weights of 7 bits: two products of 8 by 8 overflow the 16 bits in which a CPU without VNNI adds them, and
-            # are cut off. So a file computes the same everywhere.
+            # are cut off; CPUs with VNNI add in 32.
             reduce_range=True,
         )
 

@@ -21,7 +21,7 @@ WEIGHT_LEVELS = 63  # on each side of 0: 7 bits, as exported files have them (ex
 
 
 class RoundedLayers(TorchFunctionMode):
-    """Within it, each convolution of a network takes its input and its weights rounded to 8 bits.
+    """Within it, each convolution of a network takes its input rounded to 8 bits, its weights to 7.
 
     Inputs have one range, which holds 0, and weights a symmetric one for each output channel, as runtimes have them.
     In training the ranges follow the inputs; in evaluation they stay.
