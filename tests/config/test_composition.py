@@ -12,6 +12,7 @@ import hydra
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from idd_seg.config.command_line import in_full
 from idd_seg.config.groups import HEAD, chosen_groups, config_dir, groups, options_of
 from idd_seg.config.instantiate import term_weights
 from idd_seg.config.teacher_plan import cache_key, teacher_config
@@ -209,11 +210,11 @@ def test_a_teacher_from_before_reduce_zero_label_is_found() -> None:
         (["data=folder", "data.root=own"], {"ce": 1, "kd": 3, "cwd": 9}),
         (["data=folder", "data.root=own", "loss=ce"], {"ce": 1}),
         (["data=folder", "data.root=own", "loss=[ce,kd,dist]", "loss.kd_weight=2"], {"ce": 1, "kd": 2, "dist": 1}),
-        (["data=voc", "student=r18", "loss.idd_weight=0.5"], {"ce": 1, "kd": 1, "idd": 0.5, "position": 1}),
-        (["data=voc", "loss=[ce,kd,cwd]"], {"ce": 1, "kd": 1, "cwd": 3}),
-        (["data=shapes", "loss=[ce,kd,cwd]"], {"ce": 1, "kd": 1, "cwd": 3}),
+        (["data=voc", "student=r18", "loss.idd_weight=0.5"], {"ce": 1, "kd": 3, "cwd": 9, "idd": 0.5}),
+        (["data=voc"], {"ce": 1, "kd": 3, "cwd": 9}),
+        (["data=shapes", "loss=[ce,kd,idd,position]"], {"ce": 1, "kd": 3, "idd": 1, "position": 1}),
     ],
     ids=" ".join,
 )
-def test_the_terms_of_ones_own_photographs(words: list[str], weights: dict[str, float]) -> None:
-    assert term_weights(compose("train", *words).loss) == weights
+def test_the_terms_and_their_weights(words: list[str], weights: dict[str, float]) -> None:
+    assert term_weights(compose("train", *in_full(words, "train")).loss) == weights

@@ -25,7 +25,7 @@ def test_a_screen_of_a_large_command() -> None:
     lines = help_text("train", ["--help"]).splitlines()
     assert len(lines) <= 50
     assert max(map(len, lines)) <= WIDTH
-    assert any(line.startswith("loss=[ce,idd,kd,position]") for line in lines)
+    assert any(line.startswith("loss=[ce,cwd,kd]") for line in lines)
     assert any(line.startswith("epochs=null") and "# looks at each training picture" in line for line in lines)
     assert any(line.startswith("experiment= ") and line.endswith(" ...") for line in lines)
 

@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from idd_seg.config.chosen_terms import added_terms, with_their_terms
 from idd_seg.config.groups import chosen_groups, config_dir, options_of
 from idd_seg.config.help import asks_for_help, help_text
 from idd_seg.config.messages import explain, refused_by_a_library
@@ -89,8 +90,13 @@ TEXTS = (
 
 
 def in_full(words: Sequence[str], config_name: str) -> list[str]:
-    """Return the words of a command line as Hydra takes them: short names in full, texts that look like numbers."""
-    return [full for word in words for full in _teacher_file(_in_full(word, config_name))]
+    """Return the words of a command line as Hydra takes them.
+
+    Short names are written in full, texts that look like numbers in quotes, and options of a term that is not chosen
+    choose it.
+    """
+    full = [full for word in words for full in _teacher_file(_in_full(word, config_name))]
+    return with_their_terms(full, config_name)
 
 
 def _in_full(word: str, config_name: str) -> str:
@@ -132,7 +138,9 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     A mistake of the user ends the process with exit code 1 and one message; with HYDRA_FULL_ERROR=1 in the
     environment it shows the stack trace instead.
     """
-    sys.argv[1:] = in_full(sys.argv[1:], config_name)
+    words, sys.argv[1:] = sys.argv[1:], in_full(sys.argv[1:], config_name)
+    if added := added_terms(words, sys.argv[1:]):
+        print(added, file=sys.stderr)
     # A name of its own, which goes with the task to launchers' processes; there the variable is set as below.
     wants_trace = WANTS_TRACE
     # Hydra would print errors in its own way; asked for the trace, it lets them pass to here.

@@ -92,8 +92,8 @@ def composed(words: Sequence[str], config_name: str = "train") -> Iterator[DictC
     Raises:
         ConfigError: for whatever is wrong with an option, also where a library says so within the context.
     """
-    full = in_full(words, config_name)
     with _hydra_left_as_it_was():
+        full = in_full(words, config_name)
         try:
             yield _compose(full, config_name)
         except (HydraException, OmegaConfBaseException) as error:

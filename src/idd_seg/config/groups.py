@@ -35,10 +35,15 @@ def known_keys(config_name: str, overrides: list[str]) -> list[str]:
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
         try:
-            cfg = hydra.compose(config_name, [o for o in overrides if "=" in o and "," not in o])
+            cfg = hydra.compose(config_name, [o for o in overrides if "=" in o and is_single(o)])
         except HydraException:
             cfg = hydra.compose(config_name)
     return [*_keys(OmegaConf.to_container(cfg, resolve=False)), *chosen_groups(config_name)]
+
+
+def is_single(word: str) -> bool:
+    """Return whether an option has one value, which may be a list, and not those of a sweep."""
+    return "," not in word or "=[" in word
 
 
 def _keys(node: Any, prefix: str = "") -> Iterator[str]:
