@@ -83,7 +83,7 @@ MISTAKES = [
     (["loss.kd.temperature=0"], "loss.kd: temperature must be > 0 and finite, got 0"),
     (["optimizer.lr=fast"], "optimizer.lr must be a number, 0 to 1e+06, got 'fast'"),
     (["loss=ce", "loss.ce_weight=0"], "no term with a weight above 0"),
-    (["teacher=none"], "teacher=none, but loss=kd,idd,position needs a teacher"),
+    (["teacher=none"], "teacher=none, but loss=kd,cwd needs a teacher"),
     (["student.backbone=resnet19", "loss=ce"], "did you mean 'resnet18'?"),
     (["data.batch_size=1"], "needs at least 2 images"),
     (["data.batch_size=9999"], "data.batch_size=9999 is more than"),

@@ -53,10 +53,12 @@ from tests.helpers import TINY, clean_error, run, run_here
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one distilled run in `student`, the teacher in `cache`."""
+    """A folder with one run of the default terms, `idd` and `position` in `student`, the teacher in `cache`."""
     folder = tmp_path_factory.mktemp("work")
-    result = run_here("train", *TINY, "hydra.run.dir=student", cwd=folder)
+    ours = ("loss.idd_weight=0.5", "loss.position_weight=1")
+    result = run_here("train", *TINY, *ours, "hydra.run.dir=student", cwd=folder)
     assert result.returncode == 0, result.stderr
+    assert "loss=[ce,kd,cwd,idd,position]" in result.stderr
     assert "training it once" in result.stdout
     return folder
 
@@ -86,7 +88,7 @@ def test_a_run_folder_says_how_to_do_it_again(work: Path) -> None:
 def test_every_term_is_logged_raw_and_weighted(work: Path) -> None:
     with (work / "student" / "metrics.csv").open() as file:
         columns = set(next(csv.reader(file)))
-    for term in ("ce", "kd", "idd", "position"):
+    for term in ("ce", "kd", "cwd", "idd", "position"):
         assert {f"train/{term}", f"train/{term}_weighted"} <= columns
     assert {"train/loss", "train/lr", "train/images_per_s", "val/mIoU", "val/position_mse_teacher"} <= columns
 

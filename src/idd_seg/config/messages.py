@@ -116,7 +116,10 @@ def refused_by_a_library(error: BaseException) -> str | None:
 def _unknown(key: str, config_name: str, arguments: list[str]) -> str:
     if "@" in key:  # no option of the command line: a choice inside of a file, such as an experiment
         return f"the choices don't go together: one of them sets '{key}', which another leaves out"
-    known = known_keys(config_name, [a for a in arguments if key not in a])
+    others = [a for a in arguments if key not in a]
+    if key.startswith("loss.") and not any(a.startswith("loss=") for a in others):
+        others.append("loss=every")  # an option of any term is one, and adds it
+    known = known_keys(config_name, others)
     if (inside := _inside(key, config_name, known)) is not None:
         return inside
     if config_name == "train" and (name := ours(key)) is not None:
