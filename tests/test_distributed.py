@@ -72,7 +72,7 @@ def pair(ours: Family, teacher: Path) -> dict[str, subprocess.CompletedProcess[s
     exact = (
         *(*TINY, "trainer.accelerator=cpu", "trainer.precision=64-true", "student.dropout=0", "loss.idd.scope=world"),
         *("data.val_length=5", "data.eval_batch_size=1", "trainer.val_check_interval=2", "trainer.max_steps=4"),
-        f"teacher.checkpoint={teacher}",
+        *(f"teacher.checkpoint={teacher}", "loss.position_weight=1"),
     )
     one = ours.run(train, *exact, "data.batch_size=4", "hydra.run.dir=one")
     assert one.returncode == 0, one.stderr
@@ -82,18 +82,8 @@ def pair(ours: Family, teacher: Path) -> dict[str, subprocess.CompletedProcess[s
     return {"one": one, "two": two}
 
 
-TRAINED = (
-    "loss",
-    "lr",
-    "ce",
-    "kd",
-    "idd",
-    "position",
-    "ce_weighted",
-    "kd_weighted",
-    "idd_weighted",
-    "position_weighted",
-)
+TERMS = ("ce", "kd", "cwd", "idd", "position")
+TRAINED = ("loss", "lr", *TERMS, *(f"{term}_weighted" for term in TERMS))
 MEASURED = ("mIoU", "accuracy", "idd_distance", "position_mse_student", "position_mse_teacher")
 COLUMNS = [*(f"train/{name}" for name in TRAINED), *(f"val/{name}" for name in MEASURED)]
 
