@@ -14,7 +14,7 @@ export IDD_SEG_CACHE ?= $(CURDIR)/outputs/cache
 # Containers often set it. Without stored byte code each process compiles 4,500 files anew: 20 seconds before its work.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo evidence docs test test-full test-cluster lint bench gpu dist clean
+.PHONY: help setup demo evidence evidence-lite docs test test-full test-cluster lint bench gpu dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,13 @@ evidence: setup ## all methods side by side on CamVid (IDD_SEG_CAMVID) and gener
 	$(PY) -m idd_seg.study study=camvid_mbv2 results=docs/results/camvid_mbv2
 	$(PY) -m idd_seg.study study=camvid_effb0 results=docs/results/camvid_effb0
 	$(PY) -m idd_seg.study study=shapes_ablations results=docs/results/shapes_ablations
+	$(MAKE) evidence-lite
+
+evidence-lite: setup ## from ImageNet weights, a part of the labels: CamVid and LabelMeFacade (IDD_SEG_CAMVID, IDD_SEG_FACADE, IDD_SEG_LITE0 and IDD_SEG_LITE2, docs/unlabelled.md; a day on 2 cores)
+	$(PY) -m idd_seg.study study=facade_unlabelled probe_steps=0 results=docs/results/facade_unlabelled
+	$(PY) -m idd_seg.study study=camvid_labels study.share=0.125 probe_steps=0 results=docs/results/camvid_labels_eighth
+	$(PY) -m idd_seg.study study=camvid_labels study.share=0.25 probe_steps=0 results=docs/results/camvid_labels_quarter
+	$(PY) -m idd_seg.study study=camvid_labels study.share=0.5 probe_steps=0 results=docs/results/camvid_labels_half
 
 docs: $(VENV)/.docs ## build docs/ and the reference of src/ as a site with search: build/docs/index.html (half a minute)
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet

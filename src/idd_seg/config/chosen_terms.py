@@ -74,7 +74,7 @@ def _chosen(words: Sequence[str], config_name: str) -> list[str] | None:
 
 def _more_folders(words: Sequence[str]) -> list[str]:
     """Return Hydra's option for the folders that `--config-dir` names."""
-    paths = []
+    paths: list[str] = []
     for number, word in enumerate(words):
         if match := FOLDER.fullmatch(word):
             paths += [match["path"]] if match["path"] else list(words[number + 1 : number + 2])

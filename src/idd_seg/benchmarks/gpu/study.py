@@ -18,7 +18,7 @@ from idd_seg.benchmarks.gpu.lengths import LEAST, VALIDATIONS, Costs, lengths
 
 DATA = "IDD_SEG_CAMVID"
 WEIGHTS = {"student": "IDD_SEG_R18", "teacher": "IDD_SEG_R101"}
-METHODS = ("twin", "default", "kd+cwd")  # of conf/study/camvid_full.yaml
+METHODS = ("twin", "default", "kd+idd+position")  # of conf/study/camvid_full.yaml
 TRIAL, TINY_TRIAL = 40, 2  # steps
 # For a look at whether it runs: small networks and pictures, on any device.
 TINY = (
