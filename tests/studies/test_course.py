@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import stat
@@ -39,9 +40,10 @@ NODE: dict[str, Any] = {
 
 
 class Instant:
-    """A runner whose runs score best at a kd weight of 0.6 and a cwd weight of 9."""
+    """A runner whose runs score best at a kd weight of 0.6, a cwd weight of 9, and a learning rate that is told."""
 
-    def __init__(self) -> None:
+    def __init__(self, best_rate: float = 1.0) -> None:
+        self.best_rate = best_rate
         self.waves: list[list[str]] = []
         self.words: dict[str, Sequence[str]] = {}
 
@@ -53,6 +55,8 @@ class Instant:
             kd, cwd = float(weights.get("kd", 0.6)), float(weights.get("cwd", 9))
             seed = int(next(word for word in job.options if word.startswith("seed="))[5:])
             miou = 0.5 - 0.01 * abs(kd - 0.6) - 0.001 * abs(cwd - 9) + 0.02 * seed + 0.01 * len(weights)
+            rate = next((float(word.partition("=")[2]) for word in job.options if "optimizer.lr=" in word), 1.0)
+            miou -= 0.1 * abs(math.log10(rate / self.best_rate))
             then(number, Result(miou, {}, 10.0, 1000, "abc", 0.7))
 
 
@@ -102,6 +106,52 @@ def test_a_search_goes_so_far_beyond_its_edge_as_it_may(tmp_path: Path, extend: 
     course = searched(tmp_path, methods=methods, factors=[0.333, 1.0], extend=extend)
     assert course.chosen["cwd"]["cwd"] == pytest.approx(found, rel=0.02)
     assert len(course.runner.waves) == min(extend, 3) + 1  # type: ignore[attr-defined]
+
+
+def rated(tmp_path: Path, **more: Any) -> tuple[Course, Instant]:
+    runner = Instant(best_rate=0.003)
+    course = Course(read_plan({**NODE, **more}), tmp_path / "runs", tmp_path, runner)  # type: ignore[arg-type]
+    course.search()
+    course.train()
+    return course, runner
+
+
+def test_the_learning_rate_that_suits_the_twin_is_found_first_and_taken_by_all(tmp_path: Path) -> None:
+    course, runner = rated(tmp_path, rates=[0.001, 0.003, 0.01])
+    assert course.rate == 0.003
+    names = {f"rate-twin-lr{rate}-seed{seed}" for rate in (0.001, 0.003, 0.01) for seed in (0, 1)}
+    assert set(runner.waves[0]) == names
+    assert "data.held_out=5" in runner.words["rate-twin-lr0.01-seed0"]
+    assert "optimizer.lr=0.01" in runner.words["rate-twin-lr0.01-seed0"]
+    others = [words for name, words in runner.words.items() if not name.startswith("rate")]
+    assert len(others) == 2 * 6 + 2 * 4
+    assert all("optimizer.lr=0.003" in words for words in others)
+    assert course.chosen["kd"]["kd"] == pytest.approx(0.6)
+    assert json.loads((tmp_path / "chosen.json").read_text())["learning_rate"] == 0.003
+
+
+def test_rates_are_tried_further_while_the_best_lies_at_the_edge(tmp_path: Path) -> None:
+    course, runner = rated(tmp_path, rates=[0.0003, 0.001], extend=4)
+    assert course.rate == 0.00333
+    assert [len(wave) for wave in runner.waves[:3]] == [4, 2, 2]
+
+
+def test_without_rates_the_learning_rate_is_left_alone(tmp_path: Path) -> None:
+    course, runner = rated(tmp_path)
+    assert course.rate is None
+    assert not any(word.startswith("optimizer.lr") for words in runner.words.values() for word in words)
+    assert "learning_rate" not in json.loads((tmp_path / "chosen.json").read_text())
+
+
+@pytest.mark.parametrize("rates", [0.1, "fast", [0.1, 0], [-1.0], [True], [float("inf")], [float("nan")], ["1e-3"]])
+def test_rates_that_make_no_sense_are_refused(rates: Any) -> None:
+    with pytest.raises(ConfigError, match=r"study\.rates must be a list of learning rates above 0"):
+        read_plan({**NODE, "rates": rates})
+
+
+def test_a_rate_that_is_given_and_searched_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"study\.rates searches the learning rate, which study\.common gives"):
+        read_plan({**NODE, "rates": [0.1], "common": ["data=shapes", "optimizer.lr=0.1"]})
 
 
 def test_one_factor_has_no_beyond(tmp_path: Path) -> None:

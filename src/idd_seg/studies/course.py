@@ -15,18 +15,27 @@ from idd_seg.studies.picture import draw
 from idd_seg.studies.plan import Method, StudyPlan
 from idd_seg.studies.tables import markdown
 
+# The phases of a study, as they stand in the names of its runs.
+RATE, SEARCH, FINAL = "rate", "search", "final"
+
 
 @dataclass(frozen=True)
 class _Run:
+    """A training of a phase; `tried` is a learning rate, or what the weights are multiplied by."""
+
     phase: str
     method: Method
-    factor: float
+    tried: float
     seed: int
 
     @property
+    def factor(self) -> float:
+        return 1.0 if self.phase == RATE else self.tried
+
+    @property
     def name(self) -> str:
-        factor = f"-x{self.factor:g}" if self.phase == "search" else ""
-        return f"{self.phase}-{self.method.name}{factor}-seed{self.seed}"
+        tried = {SEARCH: f"-x{self.tried:g}", RATE: f"-lr{self.tried:g}"}.get(self.phase, "")
+        return f"{self.phase}-{self.method.name}{tried}-seed{self.seed}"
 
 
 def beyond(scores: Mapping[float, float]) -> float | None:
@@ -48,6 +57,7 @@ class Course:
         kept: folder of the results: a table, and JSON of each run.
 
     Attributes:
+        rate: the learning rate that suited the twin best; None where none is searched.
         chosen: weights by method and term, as far as they have been found.
         results: by method, by seed.
     """
@@ -56,34 +66,40 @@ class Course:
     folder: Path
     kept: Path
     runner: Runner
+    rate: float | None = None
     chosen: dict[str, dict[str, float]] = field(default_factory=dict)
     results: dict[str, dict[int, Result]] = field(default_factory=dict)
 
     def search(self) -> None:
-        """Find the weights, in waves: a method waits for those whose weights it takes."""
+        """Find the learning rate, then the weights in waves: a method waits for those whose weights it takes."""
+        if self.plan.rates:
+            twin = self.plan.methods[self.plan.twin]
+            rates = self._try(RATE, {twin: self.plan.rates})[twin.name]
+            self.rate = max(rates, key=lambda rate: rates[rate])
+            print(f"{self.plan.name}: learning rate {self.rate:g}, of {', '.join(f'{r:g}' for r in sorted(rates))}")
         left = list(self.plan.methods.values())
         while left:
             ready = [method for method in left if method.sources <= set(self.chosen)]
             left = [method for method in left if method not in ready]
-            tried = self._try({method: self.plan.factors for method in ready if method.scale})
+            tried = self._try(SEARCH, {method: self.plan.factors for method in ready if method.scale})
             for method in ready:
                 scores = tried.get(method.name, {})
                 factor = max(scores, key=lambda f: scores[f]) if scores else 1.0
                 self.chosen[method.name] = method.weights_at(self.chosen, factor)
 
-    def _try(self, wanted: Mapping[Method, Sequence[float]]) -> dict[str, dict[float, float]]:
+    def _try(self, phase: str, wanted: Mapping[Method, Sequence[float]]) -> dict[str, dict[float, float]]:
         """Return the scores of the methods by factor, and of factors beyond while the best one lies at an edge."""
         scores: dict[str, dict[float, float]] = {method.name: {} for method in wanted}
         for _ in range(1 + self.plan.extend):
             runs = [
-                _Run("search", method, factor, seed)
+                _Run(phase, method, factor, seed)
                 for method, factors in wanted.items()
                 for factor in factors
                 for seed in self.plan.search_seeds
             ]
             for run, result in self._run(runs, self.plan.search):
                 found = scores[run.method.name]
-                found[run.factor] = found.get(run.factor, 0.0) + result.miou
+                found[run.tried] = found.get(run.tried, 0.0) + result.miou
             wanted = {m: [further] for m in wanted if (further := beyond(scores[m.name])) is not None}
             if not wanted:
                 break
@@ -102,7 +118,7 @@ class Course:
     def _finals(self, seeds: Sequence[int], methods: Sequence[Method]) -> None:
         # The weights have been found: they stand in place of what the method was searched from.
         found = [Method(method.name, self.chosen[method.name], (), method.options) for method in methods]
-        self._run([_Run("final", method, 1.0, seed) for seed in seeds for method in found], ())
+        self._run([_Run(FINAL, method, 1.0, seed) for seed in seeds for method in found], ())
 
     def _timed(self, method: Method) -> Method:
         """Return a method with the number of steps that take as long as another one, if it asks for that."""
@@ -175,8 +191,10 @@ class Course:
         return Result.from_dict(content) if content.get("options") == list(words) else None
 
     def _words(self, run: _Run, options: Sequence[str]) -> list[str]:
+        rate = run.tried if run.phase == RATE else self.rate
+        fitted = [] if rate is None else [f"optimizer.lr={rate:g}"]
         chosen = run.method.overrides(self.chosen, run.factor)
-        return [*self.plan.common, *options, *chosen, f"seed={run.seed}", f"name={self.plan.name}"]
+        return [*self.plan.common, *options, *fitted, *chosen, f"seed={run.seed}", f"name={self.plan.name}"]
 
     def _keep(self, run: _Run, words: Sequence[str], result: Result) -> None:
         about = {"method": run.method.name, "phase": run.phase, "seed": run.seed}
@@ -184,11 +202,12 @@ class Course:
         content = {"study": self.plan.name, **about, "weights": weights, "options": words, **result.as_dict()}
         write_json(self.kept / f"{run.name}.json", content)
         print(f"{self.plan.name}: {run.name}: mIoU {100 * result.miou:.2f} %", flush=True)
-        if run.phase == "final":
+        if run.phase == FINAL:
             self.results.setdefault(run.method.name, {})[run.seed] = result
             (self.kept / "table.md").write_text(self.table, encoding="utf-8")
             if self.table:
                 draw(self.there, self.plan.twin, self._teacher, self.kept / "methods.png")
                 draw_curves(self.there, self.plan.twin, self.plan.clock, self.kept / "curves.png")
             content = {"study": self.plan.name, "weights": self.chosen, "teacher_miou": self._teacher}
+            content |= {} if self.rate is None else {"learning_rate": self.rate}
             write_json(self.kept / "chosen.json", content)

@@ -62,6 +62,8 @@ class StudyPlan:
         factors: that the weights are tried with.
         extend: how many factors more are tried, one after another, while the best one is the smallest or the largest.
         seeds, search_seeds: of the runs that count, and of those that find the weights.
+        rates: learning rates that the twin is tried with before the weights are searched; all runs take the best one.
+            None leaves the one that `common` gives.
         twin: name of the method that all are compared with.
         ours: name of the method whose lead over each other is shown; None shows none.
         rivals: names of the methods of others, of which the best is shown in pictures; none stands for all but ours.
@@ -81,6 +83,7 @@ class StudyPlan:
     extend: int = 0
     rivals: Sequence[str] = ()
     clock: str = WALL
+    rates: Sequence[float] = ()
 
     @property
     def timed_twin(self) -> str | None:
@@ -132,6 +135,7 @@ def read_plan(node: Mapping[str, Any], only: Sequence[str] | None = None) -> Stu
         ours=ours if ours in methods else None,
         extend=extend,
         rivals=_rivals(node),
+        rates=_rates(node),
         **_lists(node),
     )
 
@@ -143,6 +147,19 @@ def _lists(node: Mapping[str, Any]) -> dict[str, list[Any]]:
     if not node["seeds"] or not node["factors"] or not node["search_seeds"]:
         raise ConfigError("study.seeds, study.factors and study.search_seeds need at least one number each")
     return {key: list(node[key]) for key in LISTS}
+
+
+def _rates(node: Mapping[str, Any]) -> tuple[float, ...]:
+    rates = node.get("rates") or []
+    if not isinstance(rates, list | tuple) or not all(_is_rate(rate) for rate in rates):
+        raise ConfigError(f"study.rates must be a list of learning rates above 0, e.g. [1e-3, 3e-3], got '{rates}'")
+    if rates and any(word.startswith("optimizer.lr=") for word in node["common"]):
+        raise ConfigError("study.rates searches the learning rate, which study.common gives; leave one of them out")
+    return tuple(float(rate) for rate in rates)
+
+
+def _is_rate(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
 
 
 def _ours(node: Mapping[str, Any]) -> str | None:
