@@ -9,6 +9,7 @@ import pytest
 from idd_seg.config.chosen_terms import added_terms, with_their_terms
 from idd_seg.config.command_line import in_full
 from idd_seg.config.from_python import composed
+from idd_seg.config.help import help_text
 from idd_seg.errors import ConfigError
 
 
@@ -23,6 +24,11 @@ from idd_seg.errors import ConfigError
         (["experiment=cityscapes_psp_r18_idd", "loss.cwd_weight=9"], "loss=[ce,kd,idd,position,cwd]"),
         (["experiment=[camvid_psp_r18_idd,camvid_cpu]", "loss.at_weight=9"], "loss=[ce,kd,idd,position,at]"),
         (["hparams=weights_grid", "-m", "loss.cwd_weight=9"], "loss=[ce,kd,idd,position,cwd]"),
+        (["--cfg", "job", "--package", "loss", "loss.idd_weight=1"], "loss=[ce,kd,cwd,idd]"),
+        (["loss.idd={level:pixels}"], "loss=[ce,kd,cwd,idd]"),
+        (["-m", "student=glob(r18*)", "loss.idd_weight=1"], "loss=[ce,kd,cwd,idd]"),
+        (["-m", "experiment=camvid_cpu,facade", "loss.idd_weight=1"], "loss=[ce,kd,cwd,idd]"),
+        (["-m", "experiment=[facade],[facade,facade_unlabelled]", "loss.idd_weight=1"], "loss=[ce,kd,cwd,idd]"),
     ],
     ids=" ".join,
 )
@@ -39,6 +45,9 @@ def test_a_term_is_added_to_those_that_are_chosen(words: list[str], added: str) 
         ["~loss", "loss.idd_weight=1"],
         ["loss.idk_weight=1"],
         ["data=nothing", "loss.idd_weight=1"],
+        ["teacher=null", "loss.idd_weight=1"],
+        ["--config-path", "elsewhere", "loss.idd_weight=1"],
+        ["loss@teacher.training.loss=[ce,dice]", "teacher.training.loss.dice_weight=1"],
         ["-m", "experiment=voc_psp_r18_idd,voc_psp_r18_ce", "loss.dice_weight=1"],
         ["data=shapes"],
     ],
@@ -53,18 +62,67 @@ def test_commands_without_terms_are_left_alone() -> None:
     assert with_their_terms(["loss.idd_weight=1"], "predict") == ["loss.idd_weight=1"]
 
 
-def test_an_experiment_of_ones_own_keeps_its_terms(tmp_path: Path) -> None:
-    (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment/mine.yaml").write_text("# @package _global_\ndefaults:\n  - override /loss: [ce, mgd]\n")
-    for flag in (["--config-dir", str(tmp_path)], [f"--config-dir={tmp_path}"], ["-cd", str(tmp_path)]):
-        words = [*flag, "experiment=mine", "loss.idd_weight=1"]
-        assert with_their_terms(words, "train")[-1] == "loss=[ce,mgd,idd]"
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A folder with an experiment, a term, a data set and a main file of a user's own."""
+    term = "dice_of_mine:\n  _target_: idd_seg.losses.dice.Dice\ndice_of_mine_weight: 1.0\n"
+    own_terms = "defaults:\n  - override /loss: [ce, mgd]\n"
+    files = {
+        "experiment/mine": f"# @package _global_\n{own_terms}",
+        "experiment/level": "# @package _global_\nloss: {idd: {level: pixels}}\n",
+        "loss/dice_of_mine": term,
+        "data/mine": "defaults:\n  - shapes\n  - override /loss@_global_.loss: [ce, mgd]\n",
+        "main": "defaults:\n  - train\n  - override /loss: [ce, mgd]\n  - _self_\n",
+    }
+    for name, text in files.items():
+        path = tmp_path / "conf of, mine" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return tmp_path / "conf of, mine"
 
 
-def test_a_program_gets_the_same_terms() -> None:
+@pytest.mark.parametrize("flag", [["--config-dir", "{}"], ["--config-dir={}"], ["-cd", "{}"]], ids=" ".join)
+def test_an_experiment_of_ones_own_keeps_its_terms(flag: list[str], own: Path) -> None:
+    words = [*(word.format(own) for word in flag), "experiment=mine", "loss.idd_weight=1"]
+    assert with_their_terms(words, "train")[-1] == "loss=[ce,mgd,idd]"
+
+
+@pytest.mark.parametrize(
+    ("words", "added"),
+    [
+        (["loss.dice_of_mine_weight=2"], "loss=[ce,kd,cwd,dice_of_mine]"),
+        (["experiment=mine", "loss.dice_of_mine.smooth=2"], "loss=[ce,mgd,dice_of_mine]"),
+        (["experiment=level", "loss.idd_weight=1"], "loss=[ce,kd,cwd,idd]"),
+        (["-cn", "main", "loss.idd_weight=1"], "loss=[ce,mgd,idd]"),
+        (["--config-name=main", "loss.idd_weight=1"], "loss=[ce,mgd,idd]"),
+        (["-m", "data=shapes,mine", "loss.idd_weight=1"], None),
+        (["-m", "data=mine", "loss.idd_weight=0,1"], "loss=[ce,mgd,idd]"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
+)
+def test_files_of_ones_own_count(words: list[str], added: str | None, own: Path) -> None:
+    ways = [["--config-dir", str(own)], [f"hydra.searchpath=['file://{own}']"]]
+    for more in ways[: 1 if "main" in " ".join(words) else 2]:  # Hydra takes a main file from the first alone
+        assert with_their_terms([*more, *words], "train") == [*more, *words, *([added] if added else [])]
+
+
+def test_a_program_gets_the_same_terms(capsys: pytest.CaptureFixture[str]) -> None:
     with composed(["data=shapes", "loss.idd_weight=0.5"]) as cfg:
         assert {"ce", "kd", "cwd", "idd"} <= set(cfg.loss)
         assert cfg.loss.idd.weight == 0.5
+    assert "terms: loss=[ce,kd,cwd,idd]" in capsys.readouterr().err
+
+
+def test_a_group_of_options_may_be_given_at_once() -> None:
+    with composed(["data=shapes", "loss.idd={level:pixels,side:near}"]) as cfg:
+        assert (cfg.loss.idd.level, cfg.loss.idd.side, cfg.loss.idd.weight) == ("pixels", "near", 1.0)
+
+
+def test_the_help_of_a_term_that_is_not_chosen() -> None:
+    assert "loss.idd.level=classes" in help_text("train", ["--help=loss.idd"])
+    assert help_text("train", ["--help=loss.mgd_weight"]).startswith("loss.mgd_weight=168.0")
+    with pytest.raises(ConfigError, match="no option and no group"):
+        help_text("train", ["--help=loss.nothing"])
 
 
 def test_a_mistyped_option_of_the_term_is_explained() -> None:
@@ -75,3 +133,12 @@ def test_a_mistyped_option_of_the_term_is_explained() -> None:
 def test_a_teacher_from_a_file_counts_as_a_choice() -> None:
     full = in_full(["teacher=./a.ckpt", "loss.idd_weight=1"], "train")
     assert full[-1] == "loss=[ce,kd,cwd,idd]"
+
+
+@pytest.mark.parametrize("words", [["loss=ce", "loss.idd_weight=1"], ["teacher.name=x", "loss.idd.level=1", "loss=ce"]])
+def test_an_option_of_a_term_that_is_left_out_by_name_is_refused(words: list[str]) -> None:
+    with (
+        pytest.raises(ConfigError, match=r"one of loss=idd, which is not chosen; loss=\[...\] chooses"),
+        composed(words),
+    ):
+        pass

@@ -124,7 +124,8 @@ def _unknown(key: str, config_name: str, arguments: list[str]) -> str:
         return inside
     if config_name == "train" and (name := ours(key)) is not None:
         return f"there is no option '{key}'{name} --help=all lists the options"
-    near = "" if ".".join(key.split(".")[:2]) in known else home_of(key)
+    chosen = key not in known and ".".join(key.split(".")[:2]) in known
+    near = "" if chosen else home_of(key)
     return f"there is no option '{key}'{near or suggest(key, known)} --help=all lists the options"
 
 
