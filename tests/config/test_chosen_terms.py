@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
-from idd_seg.config.chosen_terms import added_terms, with_their_terms
+from idd_seg.config.chosen_terms import BRINGING, added_terms, with_their_terms
 from idd_seg.config.command_line import in_full
 from idd_seg.config.from_python import composed
+from idd_seg.config.groups import config_dir
 from idd_seg.config.help import help_text
 from idd_seg.errors import ConfigError
 
@@ -144,3 +147,25 @@ def test_an_option_of_a_term_that_is_left_out_by_name_is_refused(words: list[str
         composed(words),
     ):
         pass
+
+
+def test_an_option_of_the_teachers_terms_says_how_they_are_chosen() -> None:
+    words = ["teacher.training.loss.dice_weight=1"]
+    with pytest.raises(ConfigError, match=r"chosen by loss@teacher.training.loss=\[...\]"), composed(words):
+        pass
+
+
+def test_the_drawing_names_the_terms_of_a_run_that_names_none() -> None:
+    drawing = (config_dir().parent / "scripts/draw_flow.py").read_text(encoding="utf-8")
+    names = re.findall(r'^    "(\w+)": ', drawing.partition("USUAL = {")[2].partition("}")[0], re.M)
+    usual = yaml.safe_load((config_dir() / "train.yaml").read_text(encoding="utf-8"))["defaults"]
+    assert {"loss": names} in usual
+
+
+def test_files_that_come_with_us_choose_terms_in_two_groups_alone() -> None:
+    """`chosen_terms` looks at no choice of another group: a data set or a student brings no terms."""
+    files = [path for path in config_dir().glob("*/*.yaml") if "override /loss" in path.read_text(encoding="utf-8")]
+    chosen = {
+        path.parent.name for path in files if re.search(r"override /loss(@_global_\.loss)?:", path.read_text("utf-8"))
+    }
+    assert chosen == set(BRINGING)
