@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -28,7 +29,7 @@ SEARCH_PATH = "hydra.searchpath"
 
 
 def with_their_terms(words: Sequence[str], config_name: str) -> list[str]:
-    """Return the words of a command line, and behind them `loss=[...]` where they set options of terms not chosen.
+    """Return the words of a command line, with `loss=[...]` among them where they set options of terms not chosen.
 
     Words that choose `loss` themselves stay as they are, and so do those that are wrong otherwise: Hydra says why.
     """
@@ -38,11 +39,18 @@ def with_their_terms(words: Sequence[str], config_name: str) -> list[str]:
     main = (_values(words, MAIN) or [config_name])[-1].removesuffix(".yaml")
     GlobalHydra.instance().clear()
     try:
-        with hydra.initialize_config_dir(str(_home(main, words)), version_base="1.3"):
+        with (
+            warnings.catch_warnings(action="ignore"),
+            hydra.initialize_config_dir(str(_home(main, words)), version_base="1.3"),
+        ):
             missing = _missing(words, main, GlobalHydra.instance().config_loader(), config_name)
     except Exception:  # whatever is wrong with words or files: Hydra meets it once more, and it is said there
         return words
-    return [*words, f"{GROUP}=[{','.join(missing)}]"] if missing else words
+    if not missing:
+        return words
+    # Among the options: of those that stand apart from each other, with flags between, Hydra refuses all but the first.
+    place = next(number for number, word in enumerate(words) if _named([word]))
+    return [*words[:place], f"{GROUP}=[{','.join(missing)}]", *words[place:]]
 
 
 def added_terms(words: Sequence[str], full: Sequence[str]) -> str | None:

@@ -84,7 +84,7 @@ def home_of(key: str) -> str:
     having = [o for o in options_of(group) if re.search(rf"^{re.escape(name.split('.')[0])}:", text_of(group, o), re.M)]
     if not having:
         return ""
-    several = f"; {group}=[...] chooses" if group == "loss" else ""
+    several = f"; name it in {group}=[...]" if group == "loss" else ""
     return f": it is one of {', '.join(f'{group}={option}' for option in having)}, which is not chosen{several}."
 
 
