@@ -39,10 +39,8 @@ def with_their_terms(words: Sequence[str], config_name: str) -> list[str]:
     main = (_values(words, MAIN) or [config_name])[-1].removesuffix(".yaml")
     GlobalHydra.instance().clear()
     try:
-        with (
-            warnings.catch_warnings(action="ignore"),
-            hydra.initialize_config_dir(str(_home(main, words)), version_base="1.3"),
-        ):
+        with warnings.catch_warnings(), hydra.initialize_config_dir(str(_home(main, words)), version_base="1.3"):
+            warnings.simplefilter("ignore")
             missing = _missing(words, main, GlobalHydra.instance().config_loader(), config_name)
     except Exception:  # whatever is wrong with words or files: Hydra meets it once more, and it is said there
         return words
