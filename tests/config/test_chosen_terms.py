@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -13,6 +15,7 @@ from idd_seg.config.command_line import in_full
 from idd_seg.config.from_python import composed
 from idd_seg.config.groups import config_dir
 from idd_seg.config.help import help_text
+from idd_seg.distillation.term_checks import check_terms
 from idd_seg.errors import ConfigError
 
 
@@ -179,3 +182,11 @@ def test_files_that_come_with_us_choose_terms_in_two_groups_alone() -> None:
         path.parent.name for path in files if re.search(r"override /loss(@_global_\.loss)?:", path.read_text("utf-8"))
     }
     assert chosen == set(BRINGING)
+
+
+def test_terms_that_need_no_teacher_are_kept_by_the_hint() -> None:
+    terms: Any = {
+        name: SimpleNamespace(needs_teacher=needs) for name, needs in (("ce", False), ("kd", True), ("dice", False))
+    }
+    with pytest.raises(ConfigError, match=r"loss=kd needs a teacher; use loss=\[ce,dice\], or"):
+        check_terms(terms, has_teacher=False)
