@@ -27,8 +27,7 @@ ORANGE = ("#fdf0e1", "#c05621")
 USUAL = {
     "ce": "the labels (student alone)",
     "kd": "the class of each pixel",
-    "idd": "how far apart the classes lie",
-    "position": "where in the picture a cell lies",
+    "cwd": "where each class's channel looks",
 }
 
 
@@ -80,12 +79,12 @@ def terms_box(ax: Axes) -> None:
     ax.add_patch(shape)
     ax.text(8.77, 4.48, "terms", ha="center", va="center", fontsize=11.5, fontweight="bold", color=INK)
     for i, (name, what) in enumerate(USUAL.items()):
-        term(ax, 4.03 - 0.37 * i, name, what)
-    ax.text(8.77, 2.5, "and, by option,", ha="center", va="center", fontsize=9, color=SOFT, style="italic")
+        term(ax, 4.0 - 0.42 * i, name, what)
+    ax.text(8.77, 2.62, "and, by option,", ha="center", va="center", fontsize=9, color=SOFT, style="italic")
     others = sorted((name for name in options_of("loss") if name not in USUAL), key=lambda name: (-len(name), name))
     lines = textwrap.wrap(" ".join(others), 30, break_long_words=False, break_on_hyphens=False)
     for i, line in enumerate(lines):
-        y = 2.14 - min(0.33, 1.3 / len(lines)) * i
+        y = 2.22 - min(0.33, 1.4 / len(lines)) * i
         said = line.replace(" ", "  ")
         ax.text(8.77, y, said, ha="center", va="center", fontsize=9.2, family="monospace", color=ORANGE[1])
 

@@ -179,6 +179,16 @@ OTHERS = {
 }
 
 
+def test_auto_names_the_terms_of_a_run_of_others(tmp_path: Path) -> None:
+    def terms(*names: str) -> dict[str, Any]:
+        return {name: {"_target_": f"idd_seg.losses.{name}.A", "weight": 1.0} for name in names}
+
+    a_run(tmp_path, "checkpoints/last.ckpt", loss=terms("ce", "kd", "idd"))
+    wanted = config(tmp_path, resume="auto", loss=terms("ce", "kd", "cwd"))
+    with pytest.raises(RunFolderError, match=r"loss=\[ce,kd,idd\], not \[ce,kd,cwd\]"), run_lock(wanted):
+        pass
+
+
 @pytest.mark.parametrize("key", OTHERS)
 @pytest.mark.parametrize("finished", [True, False], ids=["finished", "not finished"])
 def test_auto_refuses_another_configuration(tmp_path: Path, key: str, finished: bool) -> None:

@@ -138,7 +138,8 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     A mistake of the user ends the process with exit code 1 and one message; with HYDRA_FULL_ERROR=1 in the
     environment it shows the stack trace instead.
     """
-    words, sys.argv[1:] = sys.argv[1:], in_full(sys.argv[1:], config_name)
+    with told(config_name):
+        words, sys.argv[1:] = sys.argv[1:], in_full(sys.argv[1:], config_name)
     if added := added_terms(words, sys.argv[1:]):
         print(added, file=sys.stderr)
     # A name of its own, which goes with the task to launchers' processes; there the variable is set as below.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from hydra.version import VersionBase
 from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from idd_seg.config.chosen_terms import added_terms
 from idd_seg.config.command_line import in_full, refuse_missing
 from idd_seg.config.groups import config_dir
 from idd_seg.config.messages import explain, refused_by_a_library
@@ -94,6 +96,8 @@ def composed(words: Sequence[str], config_name: str = "train") -> Iterator[DictC
     """
     with _hydra_left_as_it_was():
         full = in_full(words, config_name)
+        if added := added_terms(words, full):
+            print(added, file=sys.stderr)
         try:
             yield _compose(full, config_name)
         except (HydraException, OmegaConfBaseException) as error:

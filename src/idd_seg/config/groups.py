@@ -82,9 +82,10 @@ def home_of(key: str) -> str:
     """Say which choices of a group have the option, if the chosen ones have not: `loss.kd_weight` with `loss=ce`."""
     group, _, name = key.partition(".")
     having = [o for o in options_of(group) if re.search(rf"^{re.escape(name.split('.')[0])}:", text_of(group, o), re.M)]
-    return (
-        f": it is one of {', '.join(f'{group}={option}' for option in having)}, which is not chosen." if having else ""
-    )
+    if not having:
+        return ""
+    several = f"; name it in {group}=[...]" if group == "loss" else ""
+    return f": it is one of {', '.join(f'{group}={option}' for option in having)}, which is not chosen{several}."
 
 
 # loss=every: all files of the group, for benchmarks. A new term is measured without being entered in a list.

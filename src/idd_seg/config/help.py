@@ -15,6 +15,7 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from idd_seg.config.chosen_terms import with_their_terms
 from idd_seg.config.groups import chosen_groups, config_dir, options_of
 from idd_seg.config.option_comments import Choice, Option, Reader, put, read
 from idd_seg.errors import ConfigError
@@ -56,7 +57,7 @@ def help_text(config_name: str, words: Sequence[str]) -> str:
         ConfigError: if no option and no group begins with what stands behind `--help=`.
     """
     topic = asked(words) or ""
-    cfg = _composed(config_name, [word for word in words if not word.startswith("-")])
+    cfg = _composed(config_name, _with_term([word for word in words if not word.startswith("-")], topic, config_name))
     said = _meanings(config_name, cfg)
     options = {name: _line(name, value, said.get(name, "")) for name, value in _values(cfg)}
     if topic == ALL:
@@ -70,6 +71,12 @@ def help_text(config_name: str, words: Sequence[str]) -> str:
     short = [_line(name, f"${{{of}}}", said.get(of, "")) for name, of in SHORT_NAMES.get(config_name, {}).items()]
     lines = [_cut(line) for line in [*_folded(first, options), *short]]
     return "\n".join([_header(cfg), *_choices(config_name, cfg, short=True), "", *lines, "", _end()])
+
+
+def _with_term(words: list[str], topic: str, config_name: str) -> list[str]:
+    """Return words that choose the term which is asked for, too: `--help=loss.idd`, whose options add it."""
+    asked_for = f"{topic}=0"
+    return [word for word in with_their_terms([*words, asked_for], config_name) if word != asked_for]
 
 
 def _composed(config_name: str, overrides: list[str]) -> DictConfig:

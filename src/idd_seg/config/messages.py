@@ -55,6 +55,7 @@ LESS_MEMORY = (
     "a smaller batch, smaller pictures or crops and, on a GPU, trainer=gpu need less: "
     "docs/training.md, 'When memory runs out'"
 )
+TEACHERS = "teacher.training.loss."
 PLAIN = "/-_.+$%*@?|: "  # signs that a value may hold without quotes
 
 
@@ -124,7 +125,10 @@ def _unknown(key: str, config_name: str, arguments: list[str]) -> str:
         return inside
     if config_name == "train" and (name := ours(key)) is not None:
         return f"there is no option '{key}'{name} --help=all lists the options"
-    near = "" if ".".join(key.split(".")[:2]) in known else home_of(key)
+    if key.startswith(TEACHERS) and home_of(f"loss.{key.removeprefix(TEACHERS)}"):
+        return f"there is no option '{key}': the teacher's terms are chosen by loss@teacher.training.loss=[...]"
+    chosen = key not in known and ".".join(key.split(".")[:2]) in known
+    near = "" if chosen else home_of(key)
     return f"there is no option '{key}'{near or suggest(key, known)} --help=all lists the options"
 
 

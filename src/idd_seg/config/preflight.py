@@ -115,7 +115,7 @@ def preflight(cfg: DictConfig, files_of: FilesOf, given: GivenParts = NOTHING_GI
         UserError: for the first thing that is wrong.
     """
     if "loss" not in cfg:
-        raise ConfigError("there is no term; choose some, e.g. loss=[ce,kd,idd,position]")
+        raise ConfigError("there is no term; choose some, e.g. loss=[ce,kd,cwd]")
     check_parts(parts_of(cfg))
     term_weights(cfg.loss)  # by the names that users give, before the types of what refers to them
     for group in GROUPS:

@@ -39,11 +39,13 @@ def check_terms(terms: Mapping[str, Term], *, has_teacher: bool, teacher_every: 
         ConfigError: that names them.
     """
     if not terms:
-        raise ConfigError("there is no term with a weight above 0; choose some, e.g. loss=[ce,kd,idd,position]")
+        raise ConfigError("there is no term with a weight above 0; choose some, e.g. loss=[ce,kd,cwd]")
     lacking = [name for name, term in terms.items() if term.needs_teacher]
     if lacking and not has_teacher:
+        others = [name for name in terms if name not in lacking]
+        use = f"[{','.join(others)}]" if len(others) > 1 else (others or ["ce"])[0]
         raise ConfigError(
-            f"teacher=none, but loss={','.join(lacking)} needs a teacher; use loss=ce, or choose a teacher"
+            f"teacher=none, but loss={','.join(lacking)} needs a teacher; use loss={use}, or choose a teacher"
         )
     if teacher_every > 1 and len(lacking) == len(terms):
         raise ConfigError(

@@ -156,10 +156,19 @@ def _refuse_another(cfg: DictConfig, folder: Path, *, moved: bool) -> None:
     for key in sorted({*stored, *wanted}, key=lambda key: (key.count("."), key)):
         if may_change(key) or _same(key, stored.get(key), wanted.get(key)):
             continue
+        before, now = (_terms(options) for options in (stored, wanted))
+        if key.startswith("loss.") and before != now:
+            key, stored, wanted = "loss", {"loss": before}, {"loss": now}
         raise RunFolderError(
             f"'{folder}' holds a run with {key}={stored.get(key)}, not {wanted.get(key)}; resume=auto goes on with "
             "the same options alone. Choose another hydra.run.dir, or resume=never, which removes that run"
         )
+
+
+def _terms(options: Mapping[str, Any]) -> str:
+    """Return the terms of a configuration by dotted key, as `loss=` chooses them."""
+    names = [key.split(".")[1] for key in options if key.startswith("loss.") and key.endswith("._target_")]
+    return f"[{','.join(names)}]"
 
 
 def _same(key: str, stored: Any, wanted: Any) -> bool:
