@@ -48,8 +48,8 @@ evidence: setup ## all methods side by side on CamVid (IDD_SEG_CAMVID) and gener
 
 evidence-lite: setup ## from ImageNet weights, a part of the labels: CamVid and LabelMeFacade (IDD_SEG_CAMVID, IDD_SEG_FACADE, IDD_SEG_LITE0 and IDD_SEG_LITE2, docs/unlabelled.md; a day on 2 cores)
 	$(PY) -m idd_seg.study study=facade_unlabelled probe_steps=0 results=docs/results/facade_unlabelled
-	$(PY) -m idd_seg.study study=camvid_labels study.share=0.125 probe_steps=0 results=docs/results/camvid_labels_eighth
 	$(PY) -m idd_seg.study study=camvid_labels study.share=0.25 probe_steps=0 results=docs/results/camvid_labels_quarter
+	$(PY) -m idd_seg.study study=camvid_labels study.share=0.125 probe_steps=0 results=docs/results/camvid_labels_eighth
 	$(PY) -m idd_seg.study study=camvid_labels study.share=0.5 probe_steps=0 results=docs/results/camvid_labels_half
 
 docs: $(VENV)/.docs ## build docs/ and the reference of src/ as a site with search: build/docs/index.html (half a minute)
