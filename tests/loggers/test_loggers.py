@@ -55,7 +55,8 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ("logger=wandb", "logger.wandb.tags=[a,b]", "hydra.sweep.dir=ours")
     with pytest.MonkeyPatch.context() as patch:
         isolate(patch, folder)
-        assert call(idd_seg.train, "-m", *TINY, *options, "loss.idd_weight=0,0.5", folder=folder, patch=patch) == 0
+        swept = ("loss.position_weight=1", "loss.idd_weight=0,0.5")
+        assert call(idd_seg.train, "-m", *TINY, *options, *swept, folder=folder, patch=patch) == 0
     return folder / "ours"
 
 
@@ -88,7 +89,7 @@ def test_a_single_run_has_no_group(tmp_path: Path) -> None:
 
 def test_curves_and_summary(sweep: Path, jobs: list[Written]) -> None:
     keys = set(jobs[1].history)
-    for term in ("ce", "kd", "idd", "position"):
+    for term in ("ce", "kd", "cwd", "idd", "position"):
         assert {f"train/{term}", f"train/{term}_weighted"} <= keys
     assert {"train/loss", "train/images_per_s", "val/mIoU", "val/accuracy"} <= keys
     assert "train/idd" not in jobs[0].history
