@@ -149,9 +149,10 @@ def test_rates_that_make_no_sense_are_refused(rates: Any) -> None:
         read_plan({**NODE, "rates": rates})
 
 
-def test_a_rate_that_is_given_and_searched_is_refused() -> None:
+@pytest.mark.parametrize("word", ["optimizer.lr=0.1", "lr=0.1"])
+def test_a_rate_that_is_given_and_searched_is_refused(word: str) -> None:
     with pytest.raises(ConfigError, match=r"study\.rates searches the learning rate, which study\.common gives"):
-        read_plan({**NODE, "rates": [0.1], "common": ["data=shapes", "optimizer.lr=0.1"]})
+        read_plan({**NODE, "rates": [0.1], "common": ["data=shapes", word]})
 
 
 def test_one_factor_has_no_beyond(tmp_path: Path) -> None:

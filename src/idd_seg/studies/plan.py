@@ -153,7 +153,7 @@ def _rates(node: Mapping[str, Any]) -> tuple[float, ...]:
     rates = node.get("rates") or []
     if not isinstance(rates, list | tuple) or not all(_is_rate(rate) for rate in rates):
         raise ConfigError(f"study.rates must be a list of learning rates above 0, e.g. [1e-3, 3e-3], got '{rates}'")
-    if rates and any(word.startswith("optimizer.lr=") for word in node["common"]):
+    if rates and any(str(word).startswith(("optimizer.lr=", "lr=")) for word in node["common"]):
         raise ConfigError("study.rates searches the learning rate, which study.common gives; leave one of them out")
     return tuple(float(rate) for rate in rates)
 
