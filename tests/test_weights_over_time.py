@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader
 
 from idd_seg.distillation.gradient_balance import GradientBalance
 from idd_seg.distillation.module import Distiller
-from idd_seg.distillation.term_checks import zero_path
+from idd_seg.distillation.teacher_times import TeacherTimes
+from idd_seg.distillation.term_checks import ALWAYS, zero_path
 from idd_seg.errors import ConfigError
 from idd_seg.losses.ce import CrossEntropy
 from idd_seg.losses.fitnet import Hint
@@ -59,7 +60,7 @@ def batches(count: int = 8) -> DataLoader[Batch]:
 
 
 def distiller(
-    terms: Mapping[str, Term], balance: GradientBalance | None = None, teacher_every: int = 1, **changes: Any
+    terms: Mapping[str, Term], balance: GradientBalance | None = None, times: TeacherTimes = ALWAYS, **changes: Any
 ) -> Distiller:
     return Distiller(
         network(0, **changes),
@@ -68,7 +69,7 @@ def distiller(
         partial(torch.optim.SGD, lr=0.01),
         partial(torch.optim.lr_scheduler.ConstantLR, factor=1.0),
         balance=balance,
-        teacher_every=teacher_every,
+        teacher_times=times,
     )
 
 
@@ -120,7 +121,7 @@ def test_a_teacher_may_be_asked_at_every_other_step_and_counts_twice_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     term = Counted(weight=3.0)
-    module = distiller({"ce": CrossEntropy(), "kd": term}, teacher_every=2)
+    module = distiller({"ce": CrossEntropy(), "kd": term}, times=TeacherTimes(every=2))
     asked = []
     monkeypatch.setattr(
         module.teacher, "forward", lambda image, ask=module.teacher.forward: asked.append(1) or ask(image)
@@ -138,9 +139,57 @@ def test_a_teacher_may_be_asked_at_every_other_step_and_counts_twice_then(
     )
 
 
-def test_a_teacher_that_is_asked_at_times_needs_a_term_for_the_others() -> None:
+def test_a_teacher_that_is_asked_at_times_needs_a_term_for_the_others(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"teacher\.every_n_steps=2 leaves out .* loss=kd has no other"):
-        distiller({"kd": PixelWise()}, teacher_every=2)
+        distiller({"kd": PixelWise()}, times=TeacherTimes(every=2))
+    ending = {"ce": CrossEntropy(schedule=WeightSchedule(stop=3)), "kd": PixelWise()}
+    with pytest.raises(ConfigError, match=r"teacher\.stop=2 leaves out .* ce ends before the run does; let one go on"):
+        fit(distiller(ending, times=TeacherTimes(stop=2)), tmp_path)
+
+
+def test_a_teacher_may_be_asked_for_a_part_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the bit as by schedules of its terms; the factor of every other step comes on top."""
+    term = Counted(weight=3.0)
+    module = distiller({"ce": CrossEntropy(), "kd": term}, times=TeacherTimes(start=1, stop=4))
+    asked = []
+    monkeypatch.setattr(
+        module.teacher, "forward", lambda image, ask=module.teacher.forward: asked.append(1) or ask(image)
+    )
+    rows = fit(module, tmp_path)
+    assert (term.calls, term.updates, len(asked)) == (3, 3, 3)
+    assert [math.isnan(float(row["train/kd"])) for row in rows] == [True, False, False, False, True, True]
+    early = distiller({"ce": CrossEntropy(), "kd": PixelWise(weight=3.0)}, times=TeacherTimes(stop=4))
+    stopped = distiller({"ce": CrossEntropy(), "kd": PixelWise(weight=3.0, schedule=WeightSchedule(stop=4))})
+    fit(early, tmp_path / "early")
+    fit(stopped, tmp_path / "stopped")
+    for mine, theirs in zip(early.student.parameters(), stopped.student.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+@pytest.mark.parametrize("start", [0, 2, 5])
+@pytest.mark.parametrize("stop", [None, 6, 9])
+def test_the_steps_that_ask_are_those_that_count(every: int, start: int, stop: int | None) -> None:
+    times = TeacherTimes(every, start, stop)
+    for steps in range(14):
+        expected = [
+            float(every) if step >= start and (stop is None or step < stop) and step % every == every - 1 else 0.0
+            for step in range(steps)
+        ]
+        assert [times.factor(step) for step in range(steps)] == expected
+        assert times.asked(steps) == sum(factor > 0 for factor in expected)
+
+
+@pytest.mark.parametrize(("every", "start", "stop"), [(1, 4, 4), (1, 5, 2), (4, 0, 3), (4, 4, 7)])
+def test_a_time_without_a_step_that_asks_is_refused(every: int, start: int, stop: int) -> None:
+    with pytest.raises(ConfigError, match=rf"teacher\.stop={stop}: there is no step at which the teacher"):
+        TeacherTimes(every, start, stop)
+
+
+def test_a_run_that_ends_before_its_teacher_is_asked_is_refused(tmp_path: Path) -> None:
+    module = distiller({"ce": CrossEntropy(), "kd": PixelWise()}, times=TeacherTimes(start=6))
+    with pytest.raises(ConfigError, match=r"teacher\.start=6 never asks the teacher in a run of 6 steps"):
+        fit(module, tmp_path)
 
 
 def test_a_stopped_term_changes_nothing_any_more(tmp_path: Path) -> None:

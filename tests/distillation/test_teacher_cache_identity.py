@@ -43,7 +43,11 @@ def test_what_changes_the_outputs_is_kept_apart(option: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", ["data.num_workers=7", "trainer.max_steps=9", "student=mbv2", "name=mine", "teacher.every_n_steps=2"]
+    "option",
+    [
+        *("data.num_workers=7", "trainer.max_steps=9", "student=mbv2", "name=mine"),
+        *("teacher.every_n_steps=2", "teacher.start=1", "teacher.stop=2"),
+    ],
 )
 def test_what_changes_nothing_shares(option: str) -> None:
     assert identity(option) == identity()

@@ -24,7 +24,7 @@ from idd_seg.models.given import Given, name_of
 
 Terms = str | Sequence[str] | Mapping[str, float]
 # Of a teacher that is given: what else may be said of it.
-OF_ANY_TEACHER = ("teacher.every_n_steps", "teacher.scale")
+OF_ANY_TEACHER = ("teacher.every_n_steps", "teacher.start", "teacher.stop", "teacher.scale")
 
 
 def distil(teacher: Any, student: Any, data: Any, terms: Terms, *texts: str, **options: Any) -> Trained:

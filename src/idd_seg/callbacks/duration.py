@@ -59,7 +59,11 @@ def step_seconds(module: Distiller, data: SegmentationDataModule, trainer: L.Tra
     student = timed(lambda: module.student(image), module.device)
     computing = (1 + BACKWARD) * student
     if (teacher := module.teacher) is not None and any(term.needs_teacher for term in module.each_term().values()):
-        computing += timed(lambda: teacher(image), module.device) / module.teacher_every
+        computing += (
+            timed(lambda: teacher(image), module.device)
+            * module.teacher_times.asked(trainer.max_steps)
+            / trainer.max_steps
+        )
     waiting = loading * data.batch_size
     batch = max(computing, waiting / data.num_workers) if data.num_workers else computing + waiting
     return batch * trainer.accumulate_grad_batches

@@ -18,7 +18,7 @@ NOT_IN_A_PICTURE = (*LOADING, *UNLABELLED, "batch_size", "eval_batch_size", "rec
 NOT_IN_A_TEACHER = (*LOADING, *UNLABELLED, "eval_batch_size", "seed", "val_length", "test_length", "recipe")
 
 # Of `teacher`: what the outputs of its network do not depend on, once its file is known by its hash.
-NOT_IN_AN_OUTPUT = ("name", "checkpoint", "training", "every_n_steps")
+NOT_IN_AN_OUTPUT = ("name", "checkpoint", "training", "every_n_steps", "start", "stop")
 
 # Of `trainer`: what a teacher's training takes over from its student's run. Where and how it is computed, and what is
 # seen of it; nothing that changes what is learnt.
@@ -41,6 +41,8 @@ NEW = {
     **{"loss.idd.level": "classes", "loss.idd.side": "both", "loss.idd.lift": False},
     **{
         "teacher.every_n_steps": 1,
+        "teacher.start": 0,
+        "teacher.stop": None,
         "teacher.scale": 1.0,
         "init_from": None,
         "freeze": None,

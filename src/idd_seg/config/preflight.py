@@ -34,7 +34,8 @@ from idd_seg.data.pipeline.heads import look_at_pixels
 from idd_seg.data.pipeline.label_check import in_both, sample
 from idd_seg.data.unlabelled.checks import look_at_unlabelled
 from idd_seg.distillation.label_use import check_label_use
-from idd_seg.distillation.term_checks import bind_classes, check_terms, naming
+from idd_seg.distillation.teacher_times import teacher_times
+from idd_seg.distillation.term_checks import bind_classes, check_run, check_terms, naming
 from idd_seg.errors import ConfigError, DataError, MissingDataError, UserError
 from idd_seg.losses.term import Term
 from idd_seg.models.freeze import check_parts
@@ -123,7 +124,9 @@ def preflight(cfg: DictConfig, files_of: FilesOf, given: GivenParts = NOTHING_GI
             check_types(cfg[group], group)
     _look_at_quantisation(cfg)
     terms = make_terms(cfg.loss, typed=False)
-    check_terms(terms, has_teacher=cfg.teacher.name != "none", teacher_every=cfg.teacher.get("every_n_steps", 1))
+    times = teacher_times(cfg.teacher)
+    check_terms(terms, has_teacher=cfg.teacher.name != "none", times=times)
+    check_run(terms, cfg.trainer.max_steps, times)  # before a teacher is trained for it
     data = given.data or make_data(cfg, typed=False)
     check_label_use(terms, data.teacher_labels, data.unlabelled_share, has_teacher=cfg.teacher.name != "none")
     if data.batch_size < 2:

@@ -81,6 +81,8 @@ RULES: dict[str, Rule] = {
     "trainer.timeout_minutes": Rule(number(0, above=True), f"a number, above 0 to {LARGEST:g}"),
     "epochs": Rule(number(0, MOST, above=True), f"a number above 0, up to {MOST}, or null"),
     "teacher.every_n_steps": Rule(whole(1, MOST), f"a whole number from 1 to {MOST}"),
+    "teacher.start": Rule(whole(0, MOST), f"a whole number from 0 to {MOST}"),
+    "teacher.stop": Rule(whole(1, MOST), f"a whole number from 1 to {MOST}, or null"),
     "teacher.scale": Rule(number(0.05, 4), "a number from 0.05 to 4"),
     "measure_batches": Rule(whole(0), "a whole number >= 0"),
     "max_idle_restarts": Rule(whole(0), "a whole number >= 0"),

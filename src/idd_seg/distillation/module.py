@@ -18,7 +18,8 @@ from idd_seg.distillation.label_use import Agreement, LabelUse, StepViews
 from idd_seg.distillation.non_finite import NonFiniteGuard
 from idd_seg.distillation.step_log import label_values, mean_over_ranks, term_values
 from idd_seg.distillation.teacher_cache import TeacherCache
-from idd_seg.distillation.term_checks import check_run, check_terms, naming, nothing_left, zero_path
+from idd_seg.distillation.teacher_times import TeacherTimes
+from idd_seg.distillation.term_checks import ALWAYS, check_run, check_terms, naming, nothing_left, zero_path
 from idd_seg.distributed.collectives import world_size
 from idd_seg.errors import ConfigError, DataError, NonFiniteError
 from idd_seg.losses.term import Term
@@ -60,8 +61,7 @@ class Distiller(L.LightningModule):
         teacher_cache: keeps the teacher's outputs for pictures that come again; None asks the teacher at every step.
         guard: of losses that are not finite; None ends the run at the first.
         label_use: what terms see of pictures without labels; None where all have labels.
-        teacher_every: the teacher is asked at every so many steps, the first time at step `teacher_every - 1`, and the
-            terms that need it count as many times as much then; at the other steps they are left out.
+        teacher_times: the steps at which the teacher is asked; at the others the terms that need it are left out.
 
     Attributes:
         validated: scores on held-out images, by step.
@@ -87,11 +87,11 @@ class Distiller(L.LightningModule):
         guard: NonFiniteGuard | None = None,
         teacher_cache: TeacherCache | None = None,
         label_use: LabelUse | None = None,
-        teacher_every: int = 1,
+        teacher_times: TeacherTimes = ALWAYS,
     ) -> None:
         super().__init__()
-        check_terms(terms, has_teacher=teacher is not None, teacher_every=teacher_every)
-        self.teacher_every = teacher_every
+        check_terms(terms, has_teacher=teacher is not None, times=teacher_times)
+        self.teacher_times = teacher_times
         self.student, self.teacher = student, teacher
         self.terms = nn.ModuleDict(dict(terms))
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
@@ -116,7 +116,7 @@ class Distiller(L.LightningModule):
         return {name: term for name, term in self.terms.items() if isinstance(term, Term)}
 
     def on_train_start(self) -> None:
-        check_run(self.each_term(), self.trainer.estimated_stepping_batches)
+        check_run(self.each_term(), self.trainer.estimated_stepping_batches, self.teacher_times)
 
     def on_train_end(self) -> None:
         self.guard.settle()
@@ -156,10 +156,7 @@ class Distiller(L.LightningModule):
     def _weight(self, term: Term) -> float:
         """Return a term's weight at this step; 0 leaves it out."""
         weight = term.weight_at(self.global_step)
-        if self.teacher_every == 1 or not term.needs_teacher:
-            return weight
-        # Counted so that a step that is logged, of which the number is a multiple too, is one that asks.
-        return weight * self.teacher_every if (self.global_step + 1) % self.teacher_every == 0 else 0.0
+        return weight * self.teacher_times.factor(self.global_step) if term.needs_teacher else weight
 
     def _all_paths(self, student: Outputs, *, complete: bool) -> Tensor:
         """Return exactly 0, connected with all that is trained: DistributedDataParallel waits for every gradient.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from idd_seg.data.pipeline.class_counts import class_counts
+from idd_seg.distillation.teacher_times import TeacherTimes
 from idd_seg.errors import ConfigError
 from idd_seg.losses.ops.class_weights import ClassCounts
 from idd_seg.losses.term import Term
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 
 HINT = "let one go on (loss.<term>.schedule.stop=null)"
+RESTING = "leaves out the terms that need the teacher at the other steps, and"
+ALWAYS = TeacherTimes()
 
 
 @contextmanager
@@ -29,11 +32,11 @@ def naming(name: str) -> Iterator[None]:
         raise ConfigError(f"loss.{name}: {error}") from error
 
 
-def check_terms(terms: Mapping[str, Term], *, has_teacher: bool, teacher_every: int = 1) -> None:
+def check_terms(terms: Mapping[str, Term], *, has_teacher: bool, times: TeacherTimes = ALWAYS) -> None:
     """Refuse terms that can't train a network: none at all, without their teacher, or all stopped at some step.
 
     Args:
-        teacher_every: steps from one at which the teacher is asked to the next.
+        times: the steps at which the teacher is asked.
 
     Raises:
         ConfigError: that names them.
@@ -47,11 +50,8 @@ def check_terms(terms: Mapping[str, Term], *, has_teacher: bool, teacher_every: 
         raise ConfigError(
             f"teacher=none, but loss={','.join(lacking)} needs a teacher; use loss={use}, or choose a teacher"
         )
-    if teacher_every > 1 and len(lacking) == len(terms):
-        raise ConfigError(
-            f"teacher.every_n_steps={teacher_every} leaves out the terms that need the teacher at the other steps, and "
-            f"loss={','.join(terms)} has no other; add one, e.g. ce"
-        )
+    if not times.always and len(lacking) == len(terms):
+        raise ConfigError(f"{times.words} {RESTING} loss={','.join(terms)} has no other; add one, e.g. ce")
     stops = [term.schedule.stop for term in terms.values() if term.schedule.stop is not None]
     if len(stops) == len(terms):
         raise ConfigError(f"all terms stop ({', '.join(terms)}): from step {max(stops)} on none would be left; {HINT}")
@@ -73,16 +73,24 @@ def bind_classes(terms: Mapping[str, Term], data: SegmentationDataModule) -> Non
             term.bind_classes(data.num_classes, counts)
 
 
-def check_run(terms: Mapping[str, Term], steps: float) -> None:
-    """Refuse a run of more optimizer steps than there are terms for.
+def check_run(terms: Mapping[str, Term], steps: float, times: TeacherTimes = ALWAYS) -> None:
+    """Refuse a run of more optimizer steps than there are terms for, or one that never asks its teacher.
 
     Raises:
-        ConfigError: that names the first step without a term.
+        ConfigError: that names the first step without a term, or what keeps the teacher from being asked.
     """
+    needed = any(term.needs_teacher for term in terms.values())
+    if needed and steps < float("inf") and not times.asked(int(steps)):
+        raise ConfigError(
+            f"{times.words} never asks the teacher in a run of {steps:g} steps; take loss=ce for its twin"
+        )
     ends = [term.schedule.end for term in terms.values()]
     known = [end for end in ends if end is not None]
     if len(known) == len(ends) and max(known) < steps:
         nothing_left(terms, max(known))
+    others = {name: term.schedule.end for name, term in terms.items() if not term.needs_teacher}
+    if not times.always and others and all(end is not None and end < steps for end in others.values()):
+        raise ConfigError(f"{times.words} {RESTING} {', '.join(others)} ends before the run does; {HINT}")
 
 
 def nothing_left(terms: Iterable[str], step: int) -> None:

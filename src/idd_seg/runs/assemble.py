@@ -32,6 +32,7 @@ from idd_seg.distillation.label_use import LabelUse
 from idd_seg.distillation.module import Distiller
 from idd_seg.distillation.non_finite import NonFiniteGuard
 from idd_seg.distillation.teacher_cache import TeacherCache
+from idd_seg.distillation.teacher_times import teacher_times
 from idd_seg.distillation.term_checks import bind_classes
 from idd_seg.distributed.environment import RankInfo
 from idd_seg.distributed.process_group import Joined
@@ -130,7 +131,7 @@ def _distiller(
         balance=None if cfg.balance is None else _make(cfg.balance, "balance"),
         guard=NonFiniteGuard(cfg.skip_non_finite),
         label_use=LabelUse(data.teacher_labels, data.ignore_index, unlabelled=bool(data.without)),
-        teacher_every=cfg.teacher.get("every_n_steps", 1),
+        teacher_times=teacher_times(cfg.teacher),
         teacher_cache=None if cfg.teacher_cache is None or teacher is None else cache_of(cfg, data, terms, teacher),
     )
 
