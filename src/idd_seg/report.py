@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from pathlib import Path
 
 from idd_seg.errors import UserError, printable
@@ -76,7 +76,12 @@ def main(words: Sequence[str] | None = None) -> None:
     for path, text in written.items():
         write(path, text)
     unwell = sum(run.state != "finished" for run in runs)
-    print(f"{len(runs)} runs ({unwell} not finished) in {len(groups)} groups: {', '.join(map(str, written))}")
+    found = f"{_counted(runs, 'run')} ({unwell} not finished) in {_counted(groups, 'group')}"
+    print(f"{found}: {', '.join(map(str, written))}")
+
+
+def _counted(things: Sized, word: str) -> str:
+    return f"{len(things)} {word}" if len(things) == 1 else f"{len(things)} {word}s"
 
 
 def write(path: Path, text: str) -> None:

@@ -26,6 +26,7 @@ def test_page_and_tables_are_written(tmp_path: Path) -> None:
     words = ["runs", "--out", "page.html", "--csv", "a.csv", "--latex", "a.tex", "--pictures", "1"]
     result = run("report", *words, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("2 runs (0 not finished) in 1 group: page.html, ")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     table = data_of(page, "table-data")
     assert isinstance(table, dict)
