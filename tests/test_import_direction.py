@@ -32,6 +32,7 @@ LAYERS = (
 CONFIG = next(number for number, layer in enumerate(LAYERS) if "config" in layer)
 LEVELS = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 HEAVY = {"torch", "lightning", "timm", "torchmetrics", "albumentations", "cv2", "matplotlib", "wandb"}
+TRAINING = {"lightning", "torchmetrics"}
 
 FILES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(ROOT.rglob("*.py"))}
 ENTRY_POINTS = sorted(
@@ -143,8 +144,17 @@ def test_the_command_line_imports_nothing_heavy(name: str) -> None:
     assert not packages(FILES[name], everywhere=False) & HEAVY
 
 
-def test_help_need_not_wait_for_pytorch() -> None:
-    names = ", ".join(f"idd_seg.{name}" for name in ENTRY_POINTS)
-    code = f"import sys, {names}; print(*sys.modules.keys() & {HEAVY!r})"
+@pytest.mark.parametrize(
+    ("names", "heavy"),
+    [
+        pytest.param([*ENTRY_POINTS], HEAVY, id="help"),
+        pytest.param([f"reporting.{name}" for name in ("content", "tables")], HEAVY - {"cv2"}, id="report"),
+        # What a program that only shows pictures to a network waits for before its first one.
+        pytest.param(["library", "prediction.folder", "prediction.results"], TRAINING, id="predict"),
+        pytest.param(["prediction.label_all", "prediction.labeller"], TRAINING, id="label"),
+    ],
+)
+def test_a_start_waits_for_nothing_that_it_does_not_need(names: list[str], heavy: set[str]) -> None:
+    code = f"import sys, {', '.join(f'idd_seg.{name}' for name in names)}; print(*sys.modules.keys() & {heavy!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == ""

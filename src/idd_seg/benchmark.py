@@ -19,7 +19,7 @@ def main(cfg: DictConfig) -> None:
     if cfg.suite not in SUITES:
         raise ConfigError(f"there is no suite '{cfg.suite}'{suggest(cfg.suite, SUITES)} They are {', '.join(SUITES)}")
     from idd_seg.benchmarks.rows import Row, print_rows
-    from idd_seg.evaluation.scoring import pick_device
+    from idd_seg.evaluation.device import pick_device
     from idd_seg.runs.allocator import keep_freed_memory
     from idd_seg.runs.provenance import describe_run, write_json
 

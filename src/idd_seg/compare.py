@@ -17,8 +17,8 @@ def main(cfg: DictConfig) -> None:
     from idd_seg.config.teacher_channels import channels_of
     from idd_seg.errors import CheckpointError, ConfigError
     from idd_seg.evaluation import cases, comparison
+    from idd_seg.evaluation.device import pick_device
     from idd_seg.evaluation.per_image import PerImage
-    from idd_seg.evaluation.scoring import pick_device
     from idd_seg.plotting.figures import save
     from idd_seg.runs.provenance import describe_run, write_json
 

@@ -14,8 +14,9 @@ def main(cfg: DictConfig) -> None:
     from idd_seg.checkpoints.reader import read_checkpoint
     from idd_seg.config import instantiate, restore
     from idd_seg.config.ranges import check_switch
+    from idd_seg.evaluation.device import pick_device
     from idd_seg.evaluation.per_image import PerImage
-    from idd_seg.evaluation.scoring import evaluate, pick_device, submit
+    from idd_seg.evaluation.scoring import evaluate, submit
     from idd_seg.models.segmenter import count_parameters
     from idd_seg.plotting.tables import class_table
     from idd_seg.runs.provenance import describe_run, write_json

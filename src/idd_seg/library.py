@@ -21,9 +21,9 @@ from idd_seg.config import restore
 from idd_seg.data.augment import cut, whole
 from idd_seg.data.pipeline.source import Raster, UInt8
 from idd_seg.errors import CheckpointError, ConfigError
+from idd_seg.evaluation.device import pick_device
 from idd_seg.evaluation.inference import Inference
 from idd_seg.evaluation.picture_input import Picture, as_picture
-from idd_seg.evaluation.scoring import pick_device
 from idd_seg.evaluation.sliding_window import class_chunks, confident_chunks
 from idd_seg.models.segmenter import Segmenter
 from idd_seg.ops.validation import require_choice

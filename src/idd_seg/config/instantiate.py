@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -15,11 +15,13 @@ from idd_seg.checkpoints.reader import Saved
 from idd_seg.config.option_roles import without
 from idd_seg.config.option_types import check_types
 from idd_seg.data.pipeline.auto_crop import AUTO, crop_for
-from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.errors import ConfigError, UserError
 from idd_seg.evaluation.inference import Inference
 from idd_seg.losses.term import Term
 from idd_seg.models.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 
 
 def make(node: Any, where: str, *, typed: bool = True, **extra: Any) -> Any:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from idd_seg.config.instantiate import make_data
-from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.errors import ConfigError, MissingDataError
+
+if TYPE_CHECKING:
+    from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 
 AUTO = "auto"  # data.recipe.max_steps, data.recipe.val_every, and what takes its value from them
 LOOKS, LEAST, MOST = 100, 2000, 40000  # at each picture; steps

@@ -6,17 +6,19 @@ import importlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 from torch import nn
 
 from idd_seg.checkpoints.reader import Saved
 from idd_seg.config.instantiate import make
-from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.data.pipeline.other_classes import with_own_classes
 from idd_seg.errors import CheckpointError, ConfigError
 from idd_seg.models.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 
 # A network that gets all its weights from a checkpoint and only predicts.
 BARE = {"pretrained": False, "weights": None, "auxiliary": False}
@@ -89,8 +91,13 @@ def _is_own_class(target: str) -> bool:
         found = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError):
         return False
-    own = isinstance(found, type) and found.__module__ == module_name
-    return own and issubclass(found, nn.Module | SegmentationDataModule)
+    if not isinstance(found, type) or found.__module__ != module_name:
+        return False
+    if issubclass(found, nn.Module):
+        return True
+    from idd_seg.data.pipeline.datamodule import SegmentationDataModule  # here: it imports Lightning, which takes time
+
+    return issubclass(found, SegmentationDataModule)
 
 
 def refuse_foreign(node: Any, path: Path) -> None:

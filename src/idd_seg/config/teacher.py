@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -14,12 +14,14 @@ from idd_seg.config.restore import BARE, check_classes, refuse_foreign
 from idd_seg.config.teacher_channels import RGB, channels_of, normalisation, shown_channels
 from idd_seg.config.teacher_file import as_trained, named, scale_of
 from idd_seg.config.teacher_plan import is_foreign
-from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.errors import CheckpointError, ConfigError
 from idd_seg.models.foreign.class_map import Mapped
 from idd_seg.models.foreign.network import Opened
 from idd_seg.models.foreign.opening import in_classes_of, open_teacher, say
 from idd_seg.models.teacher import FrozenTeacher
+
+if TYPE_CHECKING:
+    from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 
 
 def load_teacher(

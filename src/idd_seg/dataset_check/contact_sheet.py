@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.data.pipeline.pixels import viewable
 from idd_seg.errors import DataError
 from idd_seg.plotting.contact_sheet import Classes, Shown, draw
+
+if TYPE_CHECKING:
+    from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 
 
 def contact_sheet(data: SegmentationDataModule, split: str, count: int, seed: int) -> Any:

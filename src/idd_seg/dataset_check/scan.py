@@ -8,19 +8,21 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.data.pipeline.dataset import SegmentationDataset
 from idd_seg.data.pipeline.label_check import LabelCounts, findings
 from idd_seg.data.pipeline.pixels import Pixels
 from idd_seg.dataset_check.channel_sums import ChannelSums
 from idd_seg.errors import DataError, printable
+
+if TYPE_CHECKING:
+    from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 
 CHUNK = 32  # items that a process takes at a time
 

@@ -7,17 +7,19 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.data.pipeline.pixels import viewable
 from idd_seg.evaluation.per_image import PerImage
 from idd_seg.models.segmenter import Segmenter
 from idd_seg.ops.upsample import predict, whole_view
 from idd_seg.plotting.cases import Case, draw
 from idd_seg.plotting.error_maps import error_map, shares
+
+if TYPE_CHECKING:
+    from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 
 WORST, IMPROVED, WORSENED = "worst", "improved", "worsened"
 

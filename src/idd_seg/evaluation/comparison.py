@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.data.pipeline.pixels import viewable
 from idd_seg.data.pipeline.source import UInt8
 from idd_seg.evaluation.per_image import PerImage
@@ -33,6 +32,9 @@ from idd_seg.plotting import matrices
 from idd_seg.plotting.figures import classes_in, colourise, figure, legend, show_image
 from idd_seg.plotting.tables import percent
 from idd_seg.types import Batch
+
+if TYPE_CHECKING:
+    from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from rich.progress import track
 from torch import nn
 
-from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.data.pipeline.worker_errors import explained
 from idd_seg.errors import ConfigError, DataError, NonFiniteError
 from idd_seg.evaluation.inference import Inference
@@ -20,18 +20,8 @@ from idd_seg.metrics.confusion import ConfusionMatrix, Scores, scores
 from idd_seg.ops.upsample import View, predict
 from idd_seg.types import Batch
 
-
-def pick_device(name: str = "auto") -> torch.device:
-    """Return the named device; `auto` takes a GPU where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"device={name} can't be used here ({reason}); device=auto takes what there is") from error
-    return device
+if TYPE_CHECKING:
+    from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 
 
 def batches(

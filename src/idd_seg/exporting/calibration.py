@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
 from rich.progress import track
 from torch import Tensor
 
-from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.errors import ConfigError, DataError
 from idd_seg.exporting.parity import Runner
 from idd_seg.metrics.confusion import ConfusionMatrix, Scores, scores
 from idd_seg.ops.validation import require_whole
+
+if TYPE_CHECKING:
+    from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 
 
 def check(data: SegmentationDataModule, number: Any, split: str, max_drop: Any) -> None:

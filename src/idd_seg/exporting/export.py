@@ -10,13 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from idd_seg.checkpoints.exported_folder import CONFIG, WEIGHTS
-from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.errors import ConfigError
 from idd_seg.exporting import calibration, int8_onnx, int8_openvino, onnx_file, openvino_file, parity, web
 from idd_seg.exporting.card import model_card
@@ -33,6 +32,9 @@ from idd_seg.runs.provenance import versions, write_json
 from idd_seg.runtimes.network import FileNetwork, session_of
 from idd_seg.runtimes.onnx_session import OnnxSession
 from idd_seg.runtimes.openvino_session import OpenVinoSession, has_bfloat16
+
+if TYPE_CHECKING:
+    from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 
 PROGRAM = "model.pt2"
 HALF_TOLERANCE = 2e-2  # float16 has 11 bits; through some fifty layers

@@ -5,10 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from idd_seg.checkpoints.data_card import DataCard
-from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.data.pipeline.decode import read_image
 from idd_seg.data.pipeline.pixels import RGB, Pixels, viewable
 from idd_seg.data.pipeline.source import Raster
@@ -21,6 +20,9 @@ from idd_seg.prediction.folder import Pace, progress_bars, show_pictures
 from idd_seg.prediction.inputs import PictureJob
 from idd_seg.prediction.label_folder import LabelFolder
 from idd_seg.prediction.pipeline import Tally
+
+if TYPE_CHECKING:
+    from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 
 SHEET = "least_certain.png"
 

@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 
 from idd_seg.config.instantiate import inference_of, make_data, plain
 from idd_seg.config.teacher import load_teacher
+from idd_seg.evaluation.device import pick_device
 from idd_seg.evaluation.inference import Inference
-from idd_seg.evaluation.scoring import pick_device
 from idd_seg.library import Model, load
 from idd_seg.prediction.label_all import TeacherModel
 from idd_seg.prediction.mask_values import MaskValues

@@ -13,7 +13,6 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from idd_seg import __version__
@@ -83,6 +82,8 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
 def machine() -> dict[str, Any]:
     """Return the system, the processor count, the threads of PyTorch and the name of the GPU."""
+    import torch  # here: programs that only look at runs, such as report, begin in a fraction of the time without it
+
     return {
         "system": platform.platform(),
         "cpus": os.cpu_count(),

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from idd_seg.checkpoints.reader import Saved, read_checkpoint
 from idd_seg.config import restore
 from idd_seg.config.teacher_channels import channels_of
-from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 from idd_seg.evaluation import comparison
 from idd_seg.evaluation.comparison import Portrait
+from idd_seg.evaluation.device import pick_device
 from idd_seg.evaluation.probes import matrix_error, near_confusion, near_pairs
-from idd_seg.evaluation.scoring import pick_device
 from idd_seg.plotting.figures import save
 from idd_seg.runs.provenance import write_json
 from idd_seg.studies.statistics import Spread
+
+if TYPE_CHECKING:
+    from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 
 Measured = dict[str, float]
 _NETWORK = "network"  # key of the checkpoint's sha256
