@@ -44,6 +44,7 @@ evidence: setup ## all methods side by side on CamVid (IDD_SEG_CAMVID) and gener
 	$(PY) -m idd_seg.study study=camvid_mbv2 results=docs/results/camvid_mbv2
 	$(PY) -m idd_seg.study study=camvid_effb0 results=docs/results/camvid_effb0
 	$(PY) -m idd_seg.study study=shapes_ablations results=docs/results/shapes_ablations
+	$(PY) -m idd_seg.study study=shapes_fair probe_steps=0 results=docs/results/shapes_fair
 	$(MAKE) evidence-lite
 
 evidence-lite: setup ## from ImageNet weights, a part of the labels: CamVid and LabelMeFacade (IDD_SEG_CAMVID, IDD_SEG_FACADE, IDD_SEG_LITE0 and IDD_SEG_LITE2, docs/unlabelled.md; a day on 2 cores)
@@ -51,6 +52,7 @@ evidence-lite: setup ## from ImageNet weights, a part of the labels: CamVid and 
 	$(PY) -m idd_seg.study study=camvid_labels study.share=0.25 probe_steps=0 results=docs/results/camvid_labels_quarter
 	$(PY) -m idd_seg.study study=camvid_labels study.share=0.125 probe_steps=0 results=docs/results/camvid_labels_eighth
 	$(PY) -m idd_seg.study study=camvid_labels study.share=0.5 probe_steps=0 results=docs/results/camvid_labels_half
+	$(PY) -m idd_seg.study study=camvid_short probe_steps=0 results=docs/results/camvid_short
 
 docs: $(VENV)/.docs ## build docs/ and the reference of src/ as a site with search: build/docs/index.html (half a minute)
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet

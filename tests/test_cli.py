@@ -8,6 +8,8 @@ import re
 import resource
 import shlex
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +137,30 @@ MISTAKES = [
         "the choices don't go together: one of them sets 'optimizer@teacher.training.optimizer'",
     ),
 ]
+
+
+@pytest.mark.parametrize("module", ["evaluate", "export", "predict"])
+@pytest.mark.parametrize(
+    ("checkpoint", "message"),
+    [
+        ("nowhere.ckpt", "there is no file 'nowhere.ckpt'"),
+        ("https://host/a.ckpt", "is a URL; download the file"),
+        ("a_run", "is a run folder; give a checkpoint of it: 'a_run/checkpoints/last.ckpt'"),
+    ],
+)
+def test_a_checkpoint_that_is_not_there_is_told_at_once(
+    module: str, checkpoint: str, message: str, tmp_path: Path
+) -> None:
+    """Before PyTorch is imported, which takes seconds."""
+    (tmp_path / "a_run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "a_run" / "checkpoints" / "last.ckpt").touch()
+    words = [f"checkpoint={checkpoint}", *(["input=photos"] if module == "predict" else [])]
+    command = [sys.executable, "-X", "importtime", "-m", f"idd_seg.{module}", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert message in clean_error(done)
+    imported = {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "omegaconf" in imported
+    assert "torch" not in imported
 
 
 QUOTED = ["a=b", "a[1]", "[a]b", "a(b)", "a#b", "~/x", "dé", "a{b}", "it's", 'a"b', "a;b", "0_loss=ce,seed=0", "a,b"]

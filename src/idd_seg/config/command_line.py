@@ -25,6 +25,7 @@ from idd_seg.config.messages import explain, refused_by_a_library
 from idd_seg.config.unread import refuse_unread
 from idd_seg.data.pipeline.class_list import read_class_list
 from idd_seg.errors import ConfigError, JobFailed, Pruned, UserError
+from idd_seg.models.pretrained.weights import check_weight_path, refuse_run_folder
 from idd_seg.ops.said_once import each_line_once
 
 # OpenMP's threads would spin while they wait for each other; where another program takes one of the cores, a training
@@ -78,6 +79,7 @@ OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True)
 # which is one of a training's alone.
 SHORT = {"compare": {"teacher": "teacher.checkpoint"}, "train": {"lr": "optimizer.lr", "batch": "data.batch_size"}}
 FROM_FILE = "checkpoint"
+OF_A_RUN = ("evaluate", "export", "predict")  # commands whose `checkpoint` is a file of a run, or an exported folder
 # What begins a path, or ends a checkpoint's name; the choices of `teacher` are words.
 PATH = re.compile(r"[./~'\"].*|.*/.*|.*\.(ckpt|pt|pth|safetensors)['\"]?", re.DOTALL)
 
@@ -151,6 +153,7 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
         try:
             refuse_missing(cfg)
             refuse_unread(cfg, config_name)
+            refuse_no_file(cfg, config_name)
             with each_line_once():
                 return task(cfg)
         except (UserError, OmegaConfBaseException, OSError) as error:
@@ -184,6 +187,17 @@ def refuse_missing(cfg: DictConfig) -> None:
     found = _missing(OmegaConf.to_container(cfg, resolve=False), "") if unresolved else OmegaConf.missing_keys(cfg)
     if missing := sorted(found):
         raise ConfigError(f"the option '{missing[0]}' has no value; give one: {missing[0]}=...")
+
+
+def refuse_no_file(cfg: DictConfig, config_name: str) -> None:
+    """Say that a checkpoint is not there before seconds are spent on imports; its content is for who reads it."""
+    if config_name not in OF_A_RUN:
+        return
+    path = Path(str(cfg.checkpoint)).expanduser()
+    if path.is_dir():
+        refuse_run_folder(path)
+    else:
+        check_weight_path(str(cfg.checkpoint))
 
 
 def _missing(node: Any, name: str) -> Iterator[str]:
