@@ -139,7 +139,7 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize("module", ["evaluate", "export", "predict"])
+@pytest.mark.parametrize("module", ["evaluate", "export", "label", "predict"])
 @pytest.mark.parametrize(
     ("checkpoint", "message"),
     [
@@ -154,7 +154,7 @@ def test_a_checkpoint_that_is_not_there_is_told_at_once(
     """Before PyTorch is imported, which takes seconds."""
     (tmp_path / "a_run" / "checkpoints").mkdir(parents=True)
     (tmp_path / "a_run" / "checkpoints" / "last.ckpt").touch()
-    words = [f"checkpoint={checkpoint}", *(["input=photos"] if module == "predict" else [])]
+    words = [f"checkpoint={checkpoint}", *(["input=photos"] if module in ("label", "predict") else [])]
     command = [sys.executable, "-X", "importtime", "-m", f"idd_seg.{module}", *words]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert message in clean_error(done)

@@ -79,7 +79,8 @@ OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True)
 # which is one of a training's alone.
 SHORT = {"compare": {"teacher": "teacher.checkpoint"}, "train": {"lr": "optimizer.lr", "batch": "data.batch_size"}}
 FROM_FILE = "checkpoint"
-OF_A_RUN = ("evaluate", "export", "predict")  # commands whose `checkpoint` is a file of a run, or an exported folder
+# Commands whose `checkpoint` is a file of a run, or an exported folder; with label's teacher=NAME it is the teacher's.
+OF_A_RUN = ("evaluate", "export", "label", "predict")
 # What begins a path, or ends a checkpoint's name; the choices of `teacher` are words.
 PATH = re.compile(r"[./~'\"].*|.*/.*|.*\.(ckpt|pt|pth|safetensors)['\"]?", re.DOTALL)
 
@@ -191,7 +192,7 @@ def refuse_missing(cfg: DictConfig) -> None:
 
 def refuse_no_file(cfg: DictConfig, config_name: str) -> None:
     """Say that a checkpoint is not there before seconds are spent on imports; its content is for who reads it."""
-    if config_name not in OF_A_RUN:
+    if config_name not in OF_A_RUN or OmegaConf.select(cfg, "teacher.name") not in (None, "none"):
         return
     path = Path(str(cfg.checkpoint)).expanduser()
     if path.is_dir():
