@@ -53,6 +53,8 @@ evidence-lite: setup ## from ImageNet weights, a part of the labels: CamVid and 
 	$(PY) -m idd_seg.study study=camvid_labels study.share=0.125 probe_steps=0 results=docs/results/camvid_labels_eighth
 	$(PY) -m idd_seg.study study=camvid_labels study.share=0.5 probe_steps=0 results=docs/results/camvid_labels_half
 	$(PY) -m idd_seg.study study=camvid_short probe_steps=0 results=docs/results/camvid_short
+	$(PY) -m idd_seg.study study=camvid_scratch probe_steps=0 results=docs/results/camvid_scratch
+	$(PY) -m idd_seg.study study=facade_rare probe_steps=0 results=docs/results/facade_rare
 
 docs: $(VENV)/.docs ## build docs/ and the reference of src/ as a site with search: build/docs/index.html (half a minute)
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
