@@ -74,7 +74,7 @@ def test_each_job_of_a_sweep_is_a_run_in_one_group(sweep: Path, jobs: list[Writt
     assert [job.exit_code for job in jobs] == [0, 0]
     assert (first.project, first.job_type, first.tags) == ("idd-seg", "train", ["a", "b"])
     assert [first.config["loss"]["idd_weight"], second.config["loss"]["idd_weight"]] == [0, 0.5]
-    assert second.config["optimizer"]["lr"] == 4e-3  # an interpolation, resolved
+    assert second.config["optimizer"]["lr"] == 1.6e-2  # an interpolation, resolved
     assert (next(sweep.glob("0*")) / "wandb_id.txt").read_text().strip() == first.id
 
 
