@@ -24,7 +24,7 @@ OPTIONS = (
     *("trainer.max_steps=4", "trainer.log_every_n_steps=1", "trainer.val_check_interval=2", "optimizer=sgd"),
     *("teacher.training.max_steps=2", "teacher.model.auxiliary=false", "teacher.model.head.width=8"),
     *("student.auxiliary=false", "student.head.width=8", "balance=gradient", "teacher_cache=disk"),
-    *("loss=[ce,kd,idd,position]", "loss.kd_weight=1"),  # which were the default terms
+    *("loss=[ce,kd,idd,position]", "loss.kd_weight=1", "data.recipe.lr.adamw=4e-3"),  # which were the defaults
     f"teacher.model.options={NARROW}",
     f"student.options={NARROW[:-1]}, layers: [1, 1, 1, 1]}}",
 )
