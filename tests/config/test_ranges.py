@@ -24,4 +24,5 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("command", "options", "message"), MISTAKES, ids=lambda x: x if isinstance(x, str) else None)
 def test_a_wrong_option_is_told(command: str, options: list[str], message: str, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"a checkpoint, which nobody reads before the option")
     assert clean_error(run_here(command, *options, cwd=tmp_path)) == f"error: {message}"
