@@ -139,13 +139,13 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize("module", ["evaluate", "export", "label", "predict"])
 @pytest.mark.parametrize(
-    ("checkpoint", "message"),
+    ("module", "checkpoint", "message"),
     [
-        ("nowhere.ckpt", "there is no file 'nowhere.ckpt'"),
-        ("https://host/a.ckpt", "is a URL; download the file"),
-        ("a_run", "is a run folder; give a checkpoint of it: 'a_run/checkpoints/last.ckpt'"),
+        ("predict", "nowhere.ckpt", "there is no file 'nowhere.ckpt'"),
+        ("export", "https://host/a.ckpt", "is a URL; download the file"),
+        ("label", "nowhere.ckpt", "there is no file 'nowhere.ckpt'"),
+        ("evaluate", "a_run", "is a run folder; give a checkpoint of it: 'a_run/checkpoints/last.ckpt'"),
     ],
 )
 def test_a_checkpoint_that_is_not_there_is_told_at_once(

@@ -150,8 +150,11 @@ def test_the_command_line_imports_nothing_heavy(name: str) -> None:
         pytest.param([*ENTRY_POINTS], HEAVY, id="help"),
         pytest.param([f"reporting.{name}" for name in ("content", "tables")], HEAVY - {"cv2"}, id="report"),
         # What a program that only shows pictures to a network waits for before its first one.
-        pytest.param(["library", "prediction.folder", "prediction.results"], TRAINING, id="predict"),
-        pytest.param(["prediction.label_all", "prediction.labeller"], TRAINING, id="label"),
+        pytest.param(
+            ["library", "prediction.folder", "prediction.results", "prediction.label_all", "prediction.labeller"],
+            TRAINING,
+            id="predict and label",
+        ),
     ],
 )
 def test_a_start_waits_for_nothing_that_it_does_not_need(names: list[str], heavy: set[str]) -> None:
