@@ -103,6 +103,8 @@ SHARES = {
     "reporting/test_page.py": 3,
     "config/test_lengths.py": 2,
     "models/foreign/test_packages.py": 2,
+    "config/test_chosen_terms.py": 3,
+    "test_training.py::test_a_student_begins_where": 2,
 }
 # The longest, side by side by what they are about: a commit takes one line of each.
 TURNS: tuple[tuple[tuple[str, ...], ...], ...] = (
