@@ -24,7 +24,7 @@ TINY = {
     "data": (),
 }
 FULL = {
-    "step": ("step.sizes=[[512,512]]", "step.block=5", "step.generated=false", "compile=true", "repeats=7"),
+    "step": ("step.sizes=[[512,512]]", "step.block=3", "step.generated=false", "compile=true", "repeats=5"),
     "losses": ("repeats=9",),
     "data": ("repeats=5",),
 }

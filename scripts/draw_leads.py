@@ -1,0 +1,112 @@
+"""What a teacher brings, over its lead on the twin: `python scripts/draw_leads.py OUT.png`.
+
+A point for each setting of docs/results whose learning rate suits the twin: how far the teacher is above the twin (mIoU
+of both at their last steps), and what the default terms gain over the twin at equal steps. Bars are 95 % intervals of
+three seeds, or where there are two the two seeds themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from idd_seg.plotting.figures import figure, save
+from idd_seg.studies.statistics import Spread
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+DEFAULT, TWIN = "kd+cwd", "twin"
+SCRATCH, IMAGENET = "#d65f5f", "#4878cf"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A folder of results, what it is called in the picture, and where its name stands (in points from the point)."""
+
+    folder: str
+    name: str
+    from_scratch: bool = False
+    offset: tuple[int, int] = (8, -3)
+
+
+SETTINGS = (
+    Setting("camvid_short", "CamVid, a quarter of the labels,\n125 steps", offset=(-8, -28)),
+    Setting("shapes_fair", "generated scenes, 500 steps", from_scratch=True),
+    Setting("camvid_long_small", "CamVid, 3000 steps", from_scratch=True),
+    Setting("camvid_quarter", "CamVid at 144 x 108,\n2000 steps", True, (8, 12)),
+    Setting("camvid_labels_quarter_long_small", "a quarter of the labels,\n3000 steps", True, (-8, -4)),
+    Setting("camvid_labels_quarter", "a quarter of the labels, 500 steps"),
+    Setting("facade_unlabelled", "facades, 500 steps", offset=(8, -6)),
+    Setting("camvid_long", "CamVid, 2000 steps", offset=(8, -8)),
+    Setting("camvid_labels_quarter_long", "a quarter of the labels, 2000 steps", offset=(8, -12)),
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    """Points of mIoU: the teacher's lead on the twin, the gain of each seed, and the ends of its bar."""
+
+    lead: float
+    gains: Sequence[float]
+    low: float
+    high: float
+
+    @property
+    def gain(self) -> float:
+        """The mean of the seeds."""
+        return Spread.of(self.gains).mean
+
+
+def point(folder: Path) -> Point:
+    """Read a folder of results, of the seeds that both methods have."""
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("final-*.json"))]
+    scores = {(run["method"], run["seed"]): 100 * run["miou"] for run in runs}
+    seeds = [seed for method, seed in scores if method == DEFAULT and (TWIN, seed) in scores]
+    teacher = next(100 * run["teacher_miou"] for run in runs if run["method"] == DEFAULT)
+    gains = [scores[DEFAULT, seed] - scores[TWIN, seed] for seed in seeds]
+    half = Spread.of(gains).half_width() if len(gains) > 2 else None
+    mean = Spread.of(gains).mean
+    low, high = (min(gains), max(gains)) if half is None else (mean - half, mean + half)
+    return Point(teacher - Spread.of([scores[TWIN, seed] for seed in seeds]).mean, gains, low, high)
+
+
+def draw(points: Sequence[tuple[Setting, Point]], path: Path) -> None:
+    """Draw them; students from scratch and from ImageNet weights in two colours."""
+    canvas = figure(9, 5.2)
+    axes = canvas.subplots()
+    axes.axhline(0, color="#9aa0a6", linewidth=1)
+    for setting, found in points:
+        colour = SCRATCH if setting.from_scratch else IMAGENET
+        bar = [[found.gain - found.low], [found.high - found.gain]]
+        axes.errorbar(found.lead, found.gain, yerr=bar, fmt="o", color=colour, capsize=3, markersize=7, elinewidth=1)
+        seeds = f" ({len(found.gains)} seeds)" if len(found.gains) != 3 else ""
+        side = "right" if setting.offset[0] < 0 else "left"
+        white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+        place = {"xytext": setting.offset, "textcoords": "offset points", "fontsize": 8, "ha": side, "bbox": white}
+        axes.annotate(setting.name + seeds, (found.lead, found.gain), **place)
+    axes.plot([], [], "o", color=SCRATCH, label="student from scratch")
+    axes.plot([], [], "o", color=IMAGENET, label="student from ImageNet weights")
+    axes.legend(loc="upper left", frameon=False)
+    axes.set_xlabel("teacher above the twin, points of mIoU")
+    axes.set_ylabel("gain of the default terms over the twin")
+    axes.spines[["top", "right"]].set_visible(False)
+    save(canvas, path)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Draw, and print the numbers."""
+    if len(arguments) != 1:
+        print("usage: draw_leads.py OUT.png", file=sys.stderr)
+        return 2
+    points = [(setting, point(RESULTS / setting.folder)) for setting in SETTINGS]
+    for setting, found in sorted(points, key=lambda each: -each[1].lead):
+        gain = f"{found.gain:+.2f} ({found.low:+.2f} to {found.high:+.2f})"
+        print(f"{setting.folder}: lead {found.lead:.2f}, gain {gain}, {len(found.gains)} seeds")
+    draw(points, Path(arguments[0]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
