@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from idd_seg.data.pipeline.datamodule import SegmentationDataModule
 
 
+LITTLE_LEAD = 2.0  # points of mIoU of the teacher above the twin; see docs/choosing.md
+
+
 @dataclass(frozen=True)
 class Portrait:
     """All that is shown of one network.
@@ -144,6 +147,21 @@ def print_table(title: str, portraits: Mapping[str, Portrait], class_names: list
     for name, cells in rows_of(portraits, class_names):
         table.add_row(escape(name), *cells, style="bold" if name.startswith("mIoU") else None)
     Console(width=max(80, 30 + 14 * len(portraits))).print(table)
+
+
+def lead_line(portraits: Mapping[str, Portrait], twin: str) -> str | None:
+    """Say how far the teacher is above a student without one, and what follows; None where there is no teacher.
+
+    What a teacher brought followed its lead in all settings of docs/choosing.md.
+    """
+    if "teacher" not in portraits:
+        return None
+    lead = 100 * (portraits["teacher"].scores.miou - portraits[twin].scores.miou)
+    said = f"teacher: {abs(lead):.1f} points of mIoU {'above' if lead >= 0 else 'below'} '{twin}'"
+    if lead >= LITTLE_LEAD:
+        return said
+    advice = "take a better teacher, a smaller student, or none (docs/choosing.md)"
+    return f"{said}; with less than {LITTLE_LEAD:g} distillation brought nothing where it was tried: {advice}"
 
 
 def markdown(title: str, portraits: Mapping[str, Portrait], class_names: list[str]) -> str:
