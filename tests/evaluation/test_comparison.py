@@ -26,7 +26,8 @@ def portraits(**mious: float) -> dict[str, Portrait]:
 )
 def test_a_teacher_that_is_hardly_better_is_said(teacher: float, said: str, advised: bool) -> None:
     line = lead_line(portraits(teacher=teacher, twin=0.629, student=0.655), "twin")
-    assert line is not None and line.startswith(said)
+    assert line is not None
+    assert line.startswith(said)
     assert ("take a better teacher" in line) == advised
 
 
