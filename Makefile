@@ -5,6 +5,8 @@ PY := $(VENV)/bin/python
 DEMO := outputs/demo
 # Processes of make test.
 JOBS ?= 2
+# Trainings of make evidence-gpu at once.
+GPU_JOBS ?= 4
 # Of make chaos.
 SEED ?= 0
 # Threads that wait must not take a core from the other processes of a test run.
@@ -14,7 +16,7 @@ export IDD_SEG_CACHE ?= $(CURDIR)/outputs/cache
 # Containers often set it. Without stored byte code each process compiles 4,500 files anew: 20 seconds before its work.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo evidence evidence-lite docs test test-full test-cluster lint bench gpu dist clean
+.PHONY: help setup demo evidence evidence-lite evidence-gpu docs test test-full test-cluster lint bench gpu dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +57,13 @@ evidence-lite: setup ## from ImageNet weights, a part of the labels: CamVid and 
 	$(PY) -m idd_seg.study study=camvid_short probe_steps=0 results=docs/results/camvid_short
 	$(PY) -m idd_seg.study study=camvid_scratch probe_steps=0 results=docs/results/camvid_scratch
 	$(PY) -m idd_seg.study study=facade_rare probe_steps=0 results=docs/results/facade_rare
+
+evidence-gpu: setup ## trained for long, and by the defaults alone, with the same variables (GPU_JOBS trainings at once, 4; half an hour of a GPU of the class of an H200)
+	$(PY) -m idd_seg.study study=camvid_long_small jobs=$(GPU_JOBS) probe_steps=0 results=docs/results/camvid_long_small
+	$(PY) -m idd_seg.study study=camvid_long jobs=$(GPU_JOBS) probe_steps=0 results=docs/results/camvid_long
+	$(PY) -m idd_seg.study study=camvid_labels_long_small jobs=$(GPU_JOBS) probe_steps=0 results=docs/results/camvid_labels_quarter_long_small
+	$(PY) -m idd_seg.study study=camvid_labels_long jobs=$(GPU_JOBS) probe_steps=0 results=docs/results/camvid_labels_quarter_long
+	$(PY) -m idd_seg.study study=facade_defaults jobs=$(GPU_JOBS) probe_steps=0 results=docs/results/facade_defaults
 
 docs: $(VENV)/.docs ## build docs/ and the reference of src/ as a site with search: build/docs/index.html (half a minute)
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
