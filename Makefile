@@ -58,7 +58,7 @@ evidence-lite: setup ## from ImageNet weights, a part of the labels: CamVid and 
 	$(PY) -m idd_seg.study study=camvid_scratch probe_steps=0 results=docs/results/camvid_scratch
 	$(PY) -m idd_seg.study study=facade_rare probe_steps=0 results=docs/results/facade_rare
 
-evidence-gpu: setup ## trained for long, and by the defaults alone, with the same variables (GPU_JOBS trainings at once, 4; half an hour of a GPU of the class of an H200)
+evidence-gpu: setup ## trained for long, and by the defaults alone, with the same variables (GPU_JOBS trainings at once, 4; about an hour of a GPU of the class of an H200, unmeasured)
 	$(PY) -m idd_seg.study study=camvid_long_small jobs=$(GPU_JOBS) probe_steps=0 results=docs/results/camvid_long_small
 	$(PY) -m idd_seg.study study=camvid_long jobs=$(GPU_JOBS) probe_steps=0 results=docs/results/camvid_long
 	$(PY) -m idd_seg.study study=camvid_labels_long_small jobs=$(GPU_JOBS) probe_steps=0 results=docs/results/camvid_labels_quarter_long_small

@@ -72,10 +72,13 @@ def main(cfg: DictConfig) -> None:
     write_json(run_dir / "comparison.json", {**content, "networks": comparison.as_dict(portraits, data.class_names)})
     title = f"{data.name}, {cfg.split} split, {cfg.checkpoint} checkpoint"
     comparison.print_table(title, portraits, data.class_names)
+    text = comparison.markdown(title, portraits, data.class_names)
     alone = [name for name, each in saved.items() if name != "teacher" and not each.metadata.get("teacher")]
-    if alone and (line := comparison.lead_line(portraits, alone[0])):
-        print(line)
-    (run_dir / "comparison.md").write_text(comparison.markdown(title, portraits, data.class_names), encoding="utf-8")
+    twin = comparison.twin_of(portraits, alone, next(reversed(networks)))
+    if twin and "teacher" in portraits:
+        print(line := comparison.lead_line(portraits, twin))
+        text = f"{text.rstrip()}\n\n{line}\n"
+    (run_dir / "comparison.md").write_text(text, encoding="utf-8")
     picture = save(comparison.draw(portraits, columns, data), run_dir / "comparison.png")
     matrices = save(comparison.draw_matrices(portraits, data.class_names), run_dir / "matrices.png")
     print(f"pictures: {picture}, {matrices}")

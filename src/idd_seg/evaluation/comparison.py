@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -149,14 +149,15 @@ def print_table(title: str, portraits: Mapping[str, Portrait], class_names: list
     Console(width=max(80, 30 + 14 * len(portraits))).print(table)
 
 
-def lead_line(portraits: Mapping[str, Portrait], twin: str) -> str | None:
-    """Say how far the teacher is above a student without one, and what follows; None where there is no teacher.
+def twin_of(portraits: Mapping[str, Portrait], alone: Sequence[str], student: str) -> str | None:
+    """Return the first of the networks that were trained alone which is as large as the student; None if none is."""
+    size = portraits[student].parameters
+    return next((name for name in alone if name != student and portraits[name].parameters == size), None)
 
-    What a teacher brought followed its lead in all settings of docs/choosing.md.
-    """
-    if "teacher" not in portraits:
-        return None
-    lead = 100 * (portraits["teacher"].scores.miou - portraits[twin].scores.miou)
+
+def lead_line(portraits: Mapping[str, Portrait], twin: str) -> str:
+    """Say how far the teacher is above the twin, and what follows from a small lead (docs/choosing.md)."""
+    lead = round(100 * (portraits["teacher"].scores.miou - portraits[twin].scores.miou), 1)
     said = f"teacher: {abs(lead):.1f} points of mIoU {'above' if lead >= 0 else 'below'} '{twin}'"
     if lead >= LITTLE_LEAD:
         return said

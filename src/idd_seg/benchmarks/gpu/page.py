@@ -59,7 +59,7 @@ def _nothing(found: Found, part: str) -> str:
 def _step(found: Found) -> Iterator[Sequence[str]]:
     sizes = _result(found, "step").get("sizes", [])
     ways = dict(sizes[0]["ways"]) if sizes else {}
-    yield from _plain(sizes, ways)
+    yield from _added(sizes, ways)
     for name in list(ways)[1:] or ["all settings on"]:
         speed = rate = memory = _nothing(found, "step")
         size = ""
@@ -76,13 +76,16 @@ def _step(found: Found) -> Iterator[Sequence[str]]:
         yield f"its peak memory, {name}, against float32 as written", memory, f"<= {GPU_MEMORY:g} x"
 
 
-def _plain(sizes: Sequence[Mapping[str, Any]], ways: Mapping[str, Any]) -> Iterator[Sequence[str]]:
-    """Say what the trainer, its logging and the terms cost beside the networks themselves."""
-    for name, way in list(ways.items())[:1]:
-        size = f"{sizes[0]['batch']} x {sizes[0]['size'][0]} x {sizes[0]['size'][1]}"
-        took, bare = way["seconds"]["median"], way["bare_seconds"]["median"]
-        measured = f"{took / bare:.2f} x: {1e3 * took:.0f} against {1e3 * bare:.0f} ms"
-        yield f"a distillation step, {size}, {name}, against the bare step of the same networks", measured, ""
+def _added(sizes: Sequence[Mapping[str, Any]], ways: Mapping[str, Any]) -> Iterator[Sequence[str]]:
+    """Say what trainer, logging and the terms beyond cross-entropy are of the first way's step."""
+    name = next(iter(ways), "")
+    parts, bare = (ways.get(name, {}).get(key) for key in ("parts", "bare_parts"))
+    if not parts:
+        return
+    added, whole = parts["rest"] + max(0.0, parts["terms"] - bare["terms"]), sum(parts.values())
+    size = f"{sizes[0]['batch']} x {sizes[0]['size'][0]} x {sizes[0]['size'][1]}"
+    measured = f"{100 * added / whole:.1f} %: {1e3 * added:.0f} of {1e3 * whole:.0f} ms"
+    yield f"trainer, logging and terms beyond cross-entropy in a distillation step, {size}, {name}", measured, ""
 
 
 def _barred(found: Found) -> Iterator[Sequence[str]]:
