@@ -20,6 +20,7 @@ from idd_seg.models.segmenter import count_parameters
 from idd_seg.plotting.tables import class_table
 from idd_seg.runs.assemble import Run
 from idd_seg.runs.provenance import write_json
+from idd_seg.runs.teacher_scores import scores_of
 
 
 def fit(run: Run) -> float:
@@ -131,6 +132,8 @@ def _finish(run: Run) -> float:
         write_json(run.folder / "metrics.json", content)
         for term in module.each_term().values():
             term.keep(run.folder)
-        class_table(f"{run.name}, {data.judged}, step {last_step}", data.class_names, {"network": last})
+        teacher = None if module.teacher is None else scores_of(module.teacher.source, data.judged, data.class_names)
+        columns = {"network": last} if teacher is None else {"student": last, "teacher": teacher}
+        class_table(f"{run.name}, {data.judged}, step {last_step}", data.class_names, columns)
         print(f"run folder: {run.folder}")
     return best.miou
