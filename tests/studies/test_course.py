@@ -250,7 +250,7 @@ class Timed(Instant):
                 for step in (steps // 2, steps)
             ]
             last = course[-1]
-            known = (last["miou"], {}, last["seconds"], 1000, "abc", 0.9)
+            known = (last["miou"], {"road": last["miou"], "sky": None}, last["seconds"], 1000, "abc", 0.9)
             then(number, Result(*known, steps, last["cpu_seconds"], course))
 
 
@@ -279,6 +279,7 @@ def test_a_method_takes_as_long_as_another_one(tmp_path: Path) -> None:
     assert rows["kd_short"][place["to the twin's score"]].strip() == "1.00"
     assert rows["kd"][place["at equal time"]].startswith("+0.00")
     assert (tmp_path / "curves.png").stat().st_size > 5000
+    assert (tmp_path / "classes.png").stat().st_size > 5000
 
 
 def test_times_by_the_clock_on_the_wall(tmp_path: Path) -> None:

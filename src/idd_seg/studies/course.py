@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from idd_seg.runs.provenance import write_json
+from idd_seg.studies.classes import draw_classes
 from idd_seg.studies.curves import draw_curves
 from idd_seg.studies.equal_time import steps_as_long
 from idd_seg.studies.jobs import Job, Result, Runner
@@ -208,6 +209,7 @@ class Course:
             if self.table:
                 draw(self.there, self.plan.twin, self._teacher, self.kept / "methods.png")
                 draw_curves(self.there, self.plan.twin, self.plan.clock, self.kept / "curves.png")
+                draw_classes(self.there, self.plan.twin, self.kept / "classes.png")
             content = {"study": self.plan.name, "weights": self.chosen, "teacher_miou": self._teacher}
             content |= {} if self.rate is None else {"learning_rate": self.rate}
             write_json(self.kept / "chosen.json", content)
