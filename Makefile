@@ -49,11 +49,14 @@ evidence: setup ## all methods side by side on CamVid (IDD_SEG_CAMVID) and gener
 	$(PY) -m idd_seg.study study=shapes_fair probe_steps=0 results=docs/results/shapes_fair
 	$(MAKE) evidence-lite
 
+# Of evidence-lite: an eighth and half of the labels.
+SHORT := study.steps=250 study.every=125 study.teacher_steps=800 study.clock=cpu 'only=[twin,kd+cwd,kd+cwd+rest,twin_as_long]' probe_steps=0
+
 evidence-lite: setup ## from ImageNet weights, a part of the labels: CamVid and LabelMeFacade (IDD_SEG_CAMVID, IDD_SEG_FACADE, IDD_SEG_LITE0 and IDD_SEG_LITE2, docs/unlabelled.md; a day on 2 cores)
 	$(PY) -m idd_seg.study study=facade_unlabelled probe_steps=0 results=docs/results/facade_unlabelled
 	$(PY) -m idd_seg.study study=camvid_labels study.share=0.25 probe_steps=0 results=docs/results/camvid_labels_quarter
-	$(PY) -m idd_seg.study study=camvid_labels study.share=0.125 probe_steps=0 results=docs/results/camvid_labels_eighth
-	$(PY) -m idd_seg.study study=camvid_labels study.share=0.5 probe_steps=0 results=docs/results/camvid_labels_half
+	$(PY) -m idd_seg.study study=camvid_labels_long $(SHORT) study.share=0.125 study.name=camvid_labels_eighth_250 results=docs/results/camvid_labels_eighth
+	$(PY) -m idd_seg.study study=camvid_labels_long $(SHORT) study.share=0.5 study.name=camvid_labels_half_250 results=docs/results/camvid_labels_half
 	$(PY) -m idd_seg.study study=camvid_short probe_steps=0 results=docs/results/camvid_short
 	$(PY) -m idd_seg.study study=camvid_scratch probe_steps=0 results=docs/results/camvid_scratch
 	$(PY) -m idd_seg.study study=facade_rare probe_steps=0 results=docs/results/facade_rare

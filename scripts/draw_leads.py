@@ -32,6 +32,8 @@ class Setting:
 
 SETTINGS = (
     Setting("camvid_short", "CamVid, a quarter of the labels, 125 steps"),
+    Setting("camvid_labels_half", "CamVid, half of the labels, 250 steps"),
+    Setting("camvid_labels_eighth", "CamVid, an eighth of the labels, 250 steps"),
     Setting("shapes_fair", "generated scenes, 500 steps", from_scratch=True),
     Setting("camvid_long_small", "CamVid, 3000 steps", from_scratch=True),
     Setting("camvid_quarter", "CamVid at 144 x 108, 2000 steps", from_scratch=True),
