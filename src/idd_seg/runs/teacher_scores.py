@@ -15,8 +15,8 @@ MOST = 16 * 2**20  # bytes of a metrics.json
 def scores_of(source: Mapping[str, Any], split: str, class_names: Sequence[str]) -> Scores | None:
     """Return the scores in `metrics.json` beside a teacher's checkpoint; None where they are not comparable.
 
-    They are where that run was judged on the split of this name by classes of these names. A file that is missing or
-    broken is no error: the scores are shown, and nothing is computed from them.
+    Comparable are scores on the split of this name, by classes of these names. A file that is missing or broken is no
+    error: the scores are shown, and nothing is computed from them.
 
     Args:
         source: `path` of the checkpoint, `RUN/checkpoints/last.ckpt` or `best.ckpt`.
