@@ -66,7 +66,7 @@ evidence-gpu: setup ## trained for long, and by the defaults alone, with the sam
 	$(PY) -m idd_seg.study study=camvid_long jobs=$(GPU_JOBS) probe_steps=0 results=docs/results/camvid_long
 	$(PY) -m idd_seg.study study=camvid_labels_long_small jobs=$(GPU_JOBS) probe_steps=0 results=docs/results/camvid_labels_quarter_long_small
 	$(PY) -m idd_seg.study study=camvid_labels_long jobs=$(GPU_JOBS) probe_steps=0 results=docs/results/camvid_labels_quarter_long
-	$(PY) -m idd_seg.study study=facade_defaults jobs=$(GPU_JOBS) probe_steps=0 results=docs/results/facade_defaults
+	$(PY) -m idd_seg.study study=facade_defaults jobs=$(GPU_JOBS) probe_steps=0 results=docs/results/facade_defaults_adamw
 
 docs: $(VENV)/.docs ## build docs/ and the reference of src/ as a site with search: build/docs/index.html (half a minute)
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet

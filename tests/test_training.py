@@ -366,12 +366,14 @@ def shapes(**changes: Any) -> Shapes:
     )
 
 
-def distiller(terms: dict[str, Term], teacher: Segmenter | None, student: Segmenter | None = None) -> Distiller:
+def distiller(
+    terms: dict[str, Term], teacher: Segmenter | None, student: Segmenter | None = None, lr: float = 0.01
+) -> Distiller:
     return Distiller(
         student or network(4),
         None if teacher is None else FrozenTeacher(teacher),
         terms,
-        partial(torch.optim.SGD, lr=0.01),
+        partial(torch.optim.SGD, lr=lr),
         partial(torch.optim.lr_scheduler.PolynomialLR, total_iters=4),
     )
 

@@ -52,7 +52,20 @@ def test_a_term_that_explodes_is_named_once(tmp_path: Path, times: float, number
         assert text.count("shapes:0/train/") == 4
 
 
-@pytest.mark.parametrize("values", [{"factor": 1}, {"factor": True}, {"window": 3}, {"window": 20.5}])
+@pytest.mark.parametrize(("rate", "number"), [(0.01, 0), (1e3, 1)])
+def test_a_training_thrown_off_by_its_first_steps_is_told_once(tmp_path: Path, rate: float, number: int) -> None:
+    module = distiller({"ce": CrossEntropy()}, None, lr=rate)
+    found = told(tmp_path, module, LossSpike(), 6)
+    assert len(found) == number
+    for text in found:
+        assert "times that of a guess (2.4, the logarithm of 11 classes)" in text
+        assert "optimizer=adamw" in text
+        assert "trainer.gradient_clip_val=5" in text
+
+
+@pytest.mark.parametrize(
+    "values", [{"factor": 1}, {"above_guess": 1}, {"factor": True}, {"window": 3}, {"window": 20.5}]
+)
 def test_odd_limits_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=rf"callbacks\.loss_spike\.{next(iter(values))}"):
         LossSpike(**values)

@@ -45,6 +45,7 @@ KEYS = (
         "loss.ce_weight",
         "callbacks.last.every_n_steps",
         "callbacks.loss_spike.factor",
+        "callbacks.loss_spike.above_guess",
         "callbacks.sample_gallery.count",
     ),
     *("scheduler.power", "scheduler.total_iters"),

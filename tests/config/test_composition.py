@@ -78,7 +78,8 @@ def test_every_part_composes(file: str) -> None:
     """Its `_target_` values exist, and what it takes in itself is there."""
     group, _, name = file.rpartition("/")
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        part = hydra.compose(None, [f"+{group}@part={name}"]).part
+        # A part may ask which optimizer a teacher has, which only a whole configuration says.
+        part = hydra.compose(None, [f"+{group}@part={name}", "+teacher_optimizer=sgd"]).part
     assert part
     check_targets(part)
 
@@ -218,3 +219,35 @@ def test_a_teacher_from_before_reduce_zero_label_is_found() -> None:
 )
 def test_the_terms_and_their_weights(words: list[str], weights: dict[str, float]) -> None:
     assert term_weights(compose("train", *in_full(words, "train")).loss) == weights
+
+
+@pytest.mark.parametrize(
+    ("options", "student", "teacher"),
+    [
+        ([], "AdamW 0.002", "AdamW 0.002"),
+        (["optimizer=sgd"], "SGD 0.02", "AdamW 0.002"),  # the student's choice leaves the teacher as it is
+        (["teacher_optimizer=sgd"], "AdamW 0.002", "SGD 0.02"),
+        (["teacher=medium"], "AdamW 0.002", "AdamW 0.002"),
+        (["teacher=r50", "lr=0.01"], "AdamW 0.01", "AdamW 0.002"),
+        (["teacher=none", "loss=ce"], "AdamW 0.002", None),
+        (["teacher=imported"], "AdamW 0.002", None),
+    ],
+)
+def test_a_folder_is_trained_by_adamw(options: list[str], student: str, teacher: str | None) -> None:
+    cfg = compose("train", *in_full(["data=folder", "data.root=own", *options], "train"))
+    assert optimizer(cfg.optimizer) == student
+    training = OmegaConf.select(cfg, "teacher.training")
+    assert (None if training is None else optimizer(training.optimizer)) == teacher
+
+
+def optimizer(node: DictConfig) -> str:
+    return f"{node._target_.rpartition('.')[2]} {node.lr:g}"
+
+
+def test_the_defaults_that_are_judged_on_facades_are_those_of_a_folder() -> None:
+    plan = read_plan(OmegaConf.to_container(compose("study", "study=facade_defaults").study, resolve=True))  # type: ignore[arg-type]
+    judged = compose("train", *plan.common, *plan.methods["kd+cwd"].overrides({}, 1.0))
+    plain = compose("train", "data=folder", "data.root=own", "teacher=lite2", "student=lite0")
+    for part in ("optimizer", "scheduler", "trainer", "loss", "balance"):
+        assert judged[part] == plain[part], part
+    assert judged.teacher.training == plain.teacher.training

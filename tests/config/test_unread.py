@@ -63,7 +63,7 @@ def test_a_file_of_ones_own_does_something_or_is_refused(text: str, message: str
 
 
 def test_names_of_other_tools_lead_to_options_that_are_there() -> None:
-    cfg = OmegaConf.to_container(compose("train", "data=folder"))
+    cfg = OmegaConf.to_container(compose("train", "data=folder", "optimizer=sgd"))
     for name in set(NAMES.values()):
         known = name in chosen_groups("train") or _has(cfg, name)
         assert known, name

@@ -29,7 +29,7 @@ FEW = 3  # options side by side that have a line each, whether or not they have 
 
 # Of a command with more options than a screen shows: those of its groups that are asked for first.
 OFTEN = (
-    *("data.root", "data.unlabelled", "student.weights", "teacher.checkpoint"),
+    *("data.root", "data.unlabelled", "teacher.checkpoint"),
     *("trainer.max_steps", "trainer.devices", "trainer.precision"),
 )
 SHORT_NAMES = {"train": {"lr": "optimizer.lr", "batch": "data.batch_size"}}

@@ -93,6 +93,12 @@ class Reader:
                 self._include(result, group, replace(entry, name=name))
             return
         path = f"{entry.group}/{entry.name}"
+        if str(entry.name).startswith("${"):  # by the choice of another group
+            said = (
+                f"the options of `{entry.group}=`, here as `{entry.package}.*`, chosen by `{plain(entry.name)[2:-1]}=`"
+            )
+            put(result, [Option("", plain(entry.name), said)], entry.package)
+            return
         if entry.group in self.chosen and entry.group != group:
             said = f"the options of `{entry.group}=`, here as `{entry.package}.*`"
             put(result, [Option("", f"{entry.group}={plain(entry.name)}", said)], entry.package)
