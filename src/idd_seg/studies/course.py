@@ -202,7 +202,7 @@ class Course:
         weights: Mapping[str, float] = run.method.weights_at(self.chosen, run.factor)
         content = {"study": self.plan.name, **about, "weights": weights, "options": words, **result.as_dict()}
         write_json(self.kept / f"{run.name}.json", content)
-        print(f"{self.plan.name}: {run.name}: mIoU {100 * result.miou:.2f} %", flush=True)
+        print(f"{self.plan.name}: {run.name}: mIoU {100 * result.miou:.2f} %\n", end="", flush=True)
         if run.phase == FINAL:
             self.results.setdefault(run.method.name, {})[run.seed] = result
             (self.kept / "table.md").write_text(self.table, encoding="utf-8")

@@ -148,7 +148,8 @@ class Runner:
             with self.lock:
                 if self.ended:
                     raise KeyboardInterrupt
-                print(f"{job.title} ...", flush=True)
+                # In one piece with its end of line: another thread prints results.
+                print(f"{job.title} ...\n", end="", flush=True)
                 # A session of its own: a terminal's ctrl-C would reach it besides the signal that it gets from here.
                 process = subprocess.Popen(
                     words, stdout=file, stderr=subprocess.STDOUT, env=environment, start_new_session=True
