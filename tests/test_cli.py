@@ -133,8 +133,8 @@ MISTAKES = [
     (["loss=[]"], "there is no term; choose some"),
     (["seed"], "'seed' has no value; options are written option=value"),
     (
-        ["experiment=[camvid_psp_r18_idd,camvid_cpu]", "teacher=none", "data.root=/x"],
-        "the choices don't go together: one of them sets 'optimizer@teacher.training.optimizer'",
+        ["experiment=voc_psp_r18_idd", "teacher=none", "data.root=/x"],
+        "the choices don't go together: one of them sets 'head@teacher.model.head'",
     ),
 ]
 

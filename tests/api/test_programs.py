@@ -164,6 +164,11 @@ CALLS: dict[str, tuple[tuple[Any, ...], type[Exception], str]] = {
     "no folder": ((Net(), "small", "nowhere"), DataError, "there is no folder 'nowhere'"),
     "another data module": ((Net(), "small", LightningDataModule()), DataError, "derive from idd_seg.data.pipeline"),
     "an option of a module": ((Net(), Net(), "shapes", "ce", "freeze=[backbone]"), ConfigError, "have been built"),
+    "how a teacher is trained": (
+        (Net(), Net(), "shapes", "ce", "teacher_optimizer=sgd"),
+        ConfigError,
+        "have been built",
+    ),
     "a teacher's": ((Net(), "small", "shapes", "ce", "teacher.model=null"), ConfigError, "have been built"),
     "processes": ((Net(), "small", "shapes", "kd", "trainer.devices=2"), ConfigError, "can't be handed to others"),
 }

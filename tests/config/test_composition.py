@@ -231,6 +231,7 @@ def test_the_terms_and_their_weights(words: list[str], weights: dict[str, float]
         (["teacher=r50", "lr=0.01"], "AdamW 0.01", "AdamW 0.002"),
         (["teacher=none", "loss=ce"], "AdamW 0.002", None),
         (["teacher=imported"], "AdamW 0.002", None),
+        (["experiment=lite_pair", "teacher_optimizer=sgd"], "AdamW 0.002", "SGD 0.02"),
     ],
 )
 def test_a_folder_is_trained_by_adamw(options: list[str], student: str, teacher: str | None) -> None:

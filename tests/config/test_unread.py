@@ -49,12 +49,13 @@ def test_an_option_that_another_refers_to_is_read(tmp_path: Path) -> None:
 FILES = [
     ("optimizer: {lr: 1}", "the file of experiment=mine changes nothing: what it says is read as 'experiment'."),
     ("# @package _global_\noptimiser: {lr: 1}", "nothing reads the option 'optimiser'; did you mean 'optimizer'?"),
+    ("# @package _global_\nteacher_optimizer: adamw", "nothing reads the option 'teacher_optimizer'"),
     ("# @package _global_\ntrainer: {max_epochs: 1}", "trainer.max_epochs=1 has no place here"),
     ("# @package _global_\nrate: -1\noptimizer: {lr: '${rate}'}", "optimizer.lr must be a number"),
 ]
 
 
-@pytest.mark.parametrize(("text", "message"), FILES, ids=["no package", "mistyped", "refused", "own"])
+@pytest.mark.parametrize(("text", "message"), FILES, ids=["no package", "mistyped", "a choice", "refused", "own"])
 def test_a_file_of_ones_own_does_something_or_is_refused(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "own" / "experiment").mkdir(parents=True)
     (tmp_path / "own" / "experiment" / "mine.yaml").write_text(text)

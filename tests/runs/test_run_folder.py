@@ -176,6 +176,7 @@ OTHERS = {
     "data__batch_size": 8,
     "data__root": "elsewhere",
     "loss__kd_weight": 2.0,
+    "optimizer__lr": 0.1,
 }
 
 
@@ -218,6 +219,7 @@ SAME = {
     "data__cache": "disk",
     "teacher_cache__folder": "elsewhere",
     "name": "two",
+    "data__recipe__lr__adamw": 2e-3,  # of a default that is not this run's: what it uses is in optimizer.lr
 }
 
 

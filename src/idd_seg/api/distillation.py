@@ -109,6 +109,8 @@ def _term_words(terms: Terms) -> list[str]:
 def _refuse_both(words: Iterable[str], given: GivenParts) -> None:
     """Refuse an option of what the program has built: nothing would read it."""
     refused = [f"{group}." for group in given.groups] + [f"{group}=" for group in given.groups]
+    if given.teacher is not None:
+        refused += ["teacher_optimizer=", "optimizer@teacher."]
     if given.student is not None:
         refused += ["head@student", "init_from=", "freeze=", "pretrained="]
     for word in words:

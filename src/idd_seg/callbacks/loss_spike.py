@@ -1,4 +1,4 @@
-"""A term whose loss jumps far above what it was, or starts far above a guess: said before it ends in silence."""
+"""A term whose loss jumps far above what it was, or far above that of a guess: said before it ends in silence."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ LEAST = 10  # logged values before one is judged
 class LossSpike(L.Callback):
     """Warns at the first logged value of a term that is `factor` times the median of the last `window` ones.
 
-    A training that its very first steps throw off has no such median: it is warned of where one of the first `LEAST`
-    logged values of cross-entropy is above `above_guess` times that of a guess, the logarithm of the number of classes.
+    A training that its very first steps throw off has no such median, so cross-entropy is held against that of a guess
+    as well: the logarithm of the number of classes, and the auxiliary head's share. Warns at the first logged value
+    that is `above_guess` times as much.
 
     It looks at what is logged (every `trainer.log_every_n_steps` steps): no GPU is waited for at the steps between.
 
@@ -56,19 +57,19 @@ class LossSpike(L.Callback):
                 continue
             value = abs(float(logged))
             if isinstance(term, CrossEntropy):
-                self._judge_start(name, value, pl_module.student.num_classes)
+                self._hold_against_guess(name, value, math.log(pl_module.student.num_classes) * _share(term, pl_module))
             self._judge(name, value, batch.names)
 
-    def _judge_start(self, name: str, value: float, classes: int) -> None:
-        guess = math.log(classes)
-        if self.warned or len(self.seen.get(name, ())) >= LEAST or not value > self.above_guess * guess > 0:
+    def _hold_against_guess(self, name: str, value: float, guess: float) -> None:
+        if self.warned or not value > self.above_guess * guess > 0:
             return
         self.warned = True
         warnings.warn(
-            f"loss.{name} is {value:.3g} at step {self.step}, {value / guess:.0f} times that of a guess ({guess:.3g}, "
-            f"the logarithm of {classes} classes): the first steps have thrown the student off, and what it had "
-            "learnt before is lost. Start again with optimizer=adamw, a lower learning rate (optimizer.lr), "
-            "trainer.gradient_clip_val=5 or lower weights of the terms; it is said once",
+            f"loss.{name} is {value:.3g} at step {self.step}, {value / guess:.0f} times that of a guess ({guess:.3g}): "
+            "the network has been thrown off, and any weights that it began with are lost. Start again with AdamW "
+            "(optimizer=adamw; of a teacher teacher_optimizer=adamw), a lower learning rate (optimizer.lr; "
+            "teacher.training.optimizer.lr) or, of a student, trainer.gradient_clip_val=5 or lower weights of the "
+            "terms; it is said once",
             stacklevel=2,
         )
 
@@ -87,3 +88,8 @@ class LossSpike(L.Callback):
                 )
         if value == value:  # NaN where the term was not computed
             seen.append(value)
+
+
+def _share(term: CrossEntropy, module: Distiller) -> float:
+    """Return how often a guess counts in the term: once, and by its weight in an auxiliary head."""
+    return 1.0 + (term.auxiliary if getattr(module.student, "auxiliary", None) is not None else 0.0)

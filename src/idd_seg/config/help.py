@@ -29,9 +29,11 @@ FEW = 3  # options side by side that have a line each, whether or not they have 
 
 # Of a command with more options than a screen shows: those of its groups that are asked for first.
 OFTEN = (
-    *("data.root", "data.unlabelled", "teacher.checkpoint"),
+    *("data.root", "data.unlabelled", "student.weights", "teacher.checkpoint"),
     *("trainer.max_steps", "trainer.devices", "trainer.precision"),
 )
+# Of its own options those that only a cluster asks for.
+SELDOM = {"max_idle_restarts"}
 SHORT_NAMES = {"train": {"lr": "optimizer.lr", "batch": "data.batch_size"}}
 
 
@@ -67,7 +69,7 @@ def help_text(config_name: str, words: Sequence[str]) -> str:
     if len(options) + len(chosen_groups(config_name)) <= SCREEN:
         return "\n".join([_header(cfg), *_choices(config_name, cfg, short=True), *options.values(), "", _end(few=True)])
     own = [one.name for one in read(config_name).options]
-    first = [name for name in options if name in {*own, *OFTEN}]
+    first = [name for name in options if name in {*own, *OFTEN} - SELDOM]
     short = [_line(name, f"${{{of}}}", said.get(of, "")) for name, of in SHORT_NAMES.get(config_name, {}).items()]
     lines = [_cut(line) for line in [*_folded(first, options), *short]]
     return "\n".join([_header(cfg), *_choices(config_name, cfg, short=True), "", *lines, "", _end()])

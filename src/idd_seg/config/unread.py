@@ -24,6 +24,8 @@ BELOW: dict[str, tuple[str, ...]] = {
     "teacher": ("teacher", "parts/frozen"),
     "data.recipe": ("parts/recipe",),
 }
+# Groups whose choice is all that they are: other files take it in their defaults.
+CHOICES_ALONE = ("teacher_optimizer",)
 TRAINING = ("loss", "optimizer", "scheduler")  # groups that `teacher.training` takes in
 
 
@@ -95,7 +97,9 @@ def _unread_below(where: str, value: Any, declared: Any) -> Iterator[tuple[str, 
 
 
 def _unread_in_group(group: str, node: Any) -> Iterator[tuple[str, list[str]]]:
-    if not isinstance(node, Mapping):
+    if group in CHOICES_ALONE and node is not None:
+        yield group, []
+    if not isinstance(node, Mapping) or group in CHOICES_ALONE:
         return
     if group == "loss":
         yield from _unread_terms("loss", node)
