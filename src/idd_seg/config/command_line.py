@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,15 @@ def _from_class_list(path: str, field: str) -> Any:
 
 # ${class_list:FILE,names}: num_classes and what else other groups read must be known when a configuration is composed.
 OmegaConf.register_new_resolver("class_list", _from_class_list, replace=True)
+
+
+def _for_optimizer(target: str, values: Mapping[str, Any]) -> Any:
+    """Return what a recipe has for an optimizer, which it calls by its class: sgd for torch.optim.SGD."""
+    return values.get(target.rpartition(".")[2].lower())
+
+
+# ${for_optimizer:TARGET,TABLE}: null for an optimizer that the table does not have.
+OmegaConf.register_new_resolver("for_optimizer", _for_optimizer, replace=True)
 
 
 def _job_folder(number: int, options: str, sweep: str | None = None) -> str:

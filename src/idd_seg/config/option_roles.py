@@ -33,7 +33,8 @@ TEACHER_CALLBACKS = ("checkpoint", "last", "throughput", "duration", "progress",
 MAY_CHANGE = (
     *("resume", "run_dir", "output_dir", "cache_dir", "logger", "callbacks", "name", "teacher_cache.folder"),
     "max_idle_restarts",
-    "data.recipe.lr",  # of all optimizers; those that are used are compared as optimizer.lr
+    # Of all optimizers; those that are used are compared as optimizer.lr and trainer.gradient_clip_val.
+    *("data.recipe.lr", "data.recipe.gradient_clip"),
     *("trainer.timeout_minutes", "trainer.max_time", *(f"data.{name}" for name in LOADING)),
 )
 

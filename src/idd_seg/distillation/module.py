@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from idd_seg.checkpoints.reader import FORMAT, KEY
 from idd_seg.data.pipeline.options import TeacherLabels
+from idd_seg.distillation.clipping import clip_gradients
 from idd_seg.distillation.gradient_balance import GradientBalance
 from idd_seg.distillation.label_use import Agreement, LabelUse, StepViews
 from idd_seg.distillation.non_finite import NonFiniteGuard
@@ -279,6 +280,11 @@ class Distiller(L.LightningModule):
         except (TypeError, ValueError) as error:
             raise ConfigError(f"optimizer or scheduler: {error}") from error
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        clip_gradients(self.trainer, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.guard.settle()
