@@ -208,11 +208,11 @@ def test_a_teacher_from_before_reduce_zero_label_is_found() -> None:
 @pytest.mark.parametrize(
     ("words", "weights"),
     [
-        (["data=folder", "data.root=own"], {"ce": 1, "kd": 3, "cwd": 9}),
+        (["data=folder", "data.root=own"], {"ce": 1, "kd": 3, "cwd": 27}),
         (["data=folder", "data.root=own", "loss=ce"], {"ce": 1}),
         (["data=folder", "data.root=own", "loss=[ce,kd,dist]", "loss.kd_weight=2"], {"ce": 1, "kd": 2, "dist": 1}),
-        (["data=voc", "student=r18", "loss.idd_weight=0.5"], {"ce": 1, "kd": 3, "cwd": 9, "idd": 0.5}),
-        (["data=voc"], {"ce": 1, "kd": 3, "cwd": 9}),
+        (["data=voc", "student=r18", "loss.idd_weight=0.5"], {"ce": 1, "kd": 3, "cwd": 27, "idd": 0.5}),
+        (["data=voc"], {"ce": 1, "kd": 3, "cwd": 27}),
         (["data=shapes", "loss=[ce,kd,idd,position]"], {"ce": 1, "kd": 3, "idd": 1, "position": 1}),
     ],
     ids=" ".join,
