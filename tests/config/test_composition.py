@@ -224,12 +224,12 @@ def test_the_terms_and_their_weights(words: list[str], weights: dict[str, float]
 @pytest.mark.parametrize(
     ("words", "value"),
     [
-        (["data=voc"], 5.0),
+        (["data=voc"], 20.0),
         (["data=voc", "optimizer=adamw"], None),
         (["data=voc", "trainer=gpu", "trainer.gradient_clip_val=null"], None),
         (["data=folder", "data.root=own"], None),
-        (["data=folder", "data.root=own", "optimizer=sgd"], 5.0),
-        (["experiment=cityscapes_psp_r18_idd"], 5.0),
+        (["data=folder", "data.root=own", "optimizer=sgd"], 20.0),
+        (["experiment=cityscapes_psp_r18_idd"], 20.0),
         (["data=shapes"], None),
     ],
     ids=lambda part: " ".join(part) if isinstance(part, list) else "",
@@ -240,7 +240,7 @@ def test_sgd_alone_clips_gradients(words: list[str], value: float | None) -> Non
 
 def test_a_teacher_that_is_trained_by_the_way_is_not_clipped() -> None:
     cfg = compose("train", "data=camvid", "teacher=r18_half", "data.root=/nowhere")
-    assert (cfg.trainer.gradient_clip_val, teacher_config(cfg).trainer.gradient_clip_val) == (5.0, None)
+    assert (cfg.trainer.gradient_clip_val, teacher_config(cfg).trainer.gradient_clip_val) == (20.0, None)
 
 
 @pytest.mark.parametrize(
