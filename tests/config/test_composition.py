@@ -269,7 +269,7 @@ def optimizer(node: DictConfig) -> str:
 
 def test_the_defaults_that_are_judged_on_facades_are_those_of_a_folder() -> None:
     plan = read_plan(OmegaConf.to_container(compose("study", "study=facade_defaults").study, resolve=True))  # type: ignore[arg-type]
-    judged = compose("train", *plan.common, *plan.methods["kd+cwd"].overrides({}, 1.0))
+    judged = compose("train", *plan.common, *plan.methods["kd+cwd_27"].overrides({}, 1.0))
     plain = compose("train", "data=folder", "data.root=own", "teacher=lite2", "student=lite0")
     for part in ("optimizer", "scheduler", "trainer", "loss", "balance"):
         assert judged[part] == plain[part], part
