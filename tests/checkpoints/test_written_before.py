@@ -25,6 +25,7 @@ OPTIONS = (
     *("teacher.training.max_steps=2", "teacher.model.auxiliary=false", "teacher.model.head.width=8"),
     *("student.auxiliary=false", "student.head.width=8", "balance=gradient", "teacher_cache=disk"),
     *("loss=[ce,kd,idd,position]", "loss.kd_weight=1", "data.recipe.lr.adamw=4e-3"),  # which were the defaults
+    "trainer.gradient_clip_val=null",
     f"teacher.model.options={NARROW}",
     f"student.options={NARROW[:-1]}, layers: [1, 1, 1, 1]}}",
 )

@@ -171,7 +171,14 @@ def test_conf_is_found_in_the_checkout() -> None:
             "++trainer.limit_train_batches=2",
             "++trainer.max_time=00:00:01:00",
         ),
-        *("skip_non_finite=3", "trainer=ddp", "trainer.gradient_clip_val=1", "balance=gradient"),
+        *(
+            "data.frozen_epochs=2",
+            "teacher_cache=disk",
+            "skip_non_finite=3",
+            "trainer=ddp",
+            "trainer.gradient_clip_val=1",
+            "balance=gradient",
+        ),
     ],
 )
 def test_the_students_options_do_not_touch_the_teacher(option: str) -> None:
@@ -229,7 +236,13 @@ def test_the_terms_and_their_weights(words: list[str], weights: dict[str, float]
         (["data=voc", "trainer=gpu", "trainer.gradient_clip_val=null"], None),
         (["data=folder", "data.root=own"], None),
         (["data=folder", "data.root=own", "optimizer=sgd"], 20.0),
-        (["experiment=cityscapes_psp_r18_idd"], 20.0),
+        (["experiment=cityscapes_psp_r18_idd"], None),  # a published recipe
+        (["experiment=camvid_psp_r18_ce"], None),
+        (["data=voc", "data.recipe.gradient_clip=null"], None),
+        (["data=voc", "data.recipe.gradient_clip=3", "optimizer=adamw"], 3),
+        (["data=voc", "+data.recipe.gradient_clip.SGD=7", "~data.recipe.gradient_clip.sgd"], 7),
+        (["data=voc", "~data.recipe.gradient_clip"], None),  # a recipe of before
+        (["data=voc", "optimizer._target_=torch.optim.RMSprop"], None),
         (["data=shapes"], None),
     ],
     ids=lambda part: " ".join(part) if isinstance(part, list) else "",

@@ -64,6 +64,10 @@ def test_a_refused_callback_is_told_with_its_reason(name: str, tmp_path: Path) -
         (["trainer.limit_val_batches=0"], "trainer.limit_val_batches must be a number > 0, got '0'"),
         (["trainer.limit_val_batches=1.5"], "a whole number of batches >= 1, or a share of them, above 0 to 1.0, got"),
         (["+trainer.gradient_clip_algorithm=norm"], "does nothing without trainer.gradient_clip_val; give both"),
+        (
+            ["optimizer=sgd", "+trainer.gradient_clip_algorithm=value"],
+            "does nothing without trainer.gradient_clip_val; give",
+        ),
         (["+trainer.profiler=simple"], "trainer.profiler=simple would show nothing here"),
         (["+callbacks.x._target_=pytorch_lightning.callbacks.Timer"], "name it as lightning.pytorch.callbacks.Timer"),
     ],

@@ -124,6 +124,14 @@ def test_modules_are_moved_and_cast_by_apply() -> None:
     assert calls, "terms' discriminators, readers and memories would lose their precision with trainer.precision"
 
 
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+def test_fused_optimizers_divide_by_the_loss_scale(kind: Any) -> None:
+    gone = "gradients would be clipped while they are multiplied by the loss scale of float16"
+    of = nn.Linear(1, 1).parameters
+    assert private_api.divides_by_loss_scale(kind(of(), lr=0.1, fused=True)), gone
+    assert not private_api.divides_by_loss_scale(kind(of(), lr=0.1))
+
+
 def test_every_batch_norm_has_one_base() -> None:
     from torch.nn.modules.batchnorm import _BatchNorm
 

@@ -36,8 +36,19 @@ def module_of(cfg: DictConfig, speed_options: dict[str, Any], device: torch.devi
     return module
 
 
-def fit(module: Watched, data: L.LightningDataModule, precision: str, device: torch.device, beside: L.Callback) -> None:
-    """Train by Lightning, with the callbacks that cost something in a real run, until `beside` ends it."""
+def fit(
+    module: Watched,
+    data: L.LightningDataModule,
+    precision: str,
+    device: torch.device,
+    beside: L.Callback,
+    clip: float | None = None,
+) -> None:
+    """Train by Lightning, with the callbacks that cost something in a real run, until `beside` ends it.
+
+    Args:
+        clip: the largest norm of the gradient, as `trainer.gradient_clip_val`.
+    """
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning.*")
         L.Trainer(
@@ -45,6 +56,7 @@ def fit(module: Watched, data: L.LightningDataModule, precision: str, device: to
             devices=1,
             precision=precision,  # type: ignore[arg-type]
             max_steps=10_000,
+            gradient_clip_val=clip,
             logger=MetricsFile(folder),
             callbacks=[Throughput(10), ProgressLines(1e9), beside],
             log_every_n_steps=10,

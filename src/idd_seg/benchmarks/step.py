@@ -97,7 +97,7 @@ def _measure(cfg: DictConfig, device: torch.device, way: Way, data: Pictures) ->
     # Blocks, so that a GPU's launches run ahead as in training.
     block = int(cfg.step.block or (10 if device.type == "cuda" else 1))
     beside = Beside(bare, blocks, module, data, clock, int(cfg.repeats), block, in_parts=not way.compiled)
-    fit(module, data, way.precision, device, beside)
+    fit(module, data, way.precision, device, beside, cfg.trainer.gradient_clip_val)
     parts = {name: clock.seconds.get(name, 0.0) / beside.parted for name in PARTS} if beside.parted else {}
     memory = _memory(cfg, device, way, data) if device.type == "cuda" else None
     return Measured(summary(blocks.ours), summary(blocks.bare), parts, bare.parts(3, Stopwatch(device)), memory)
@@ -109,5 +109,5 @@ def _memory(cfg: DictConfig, device: torch.device, way: Way, data: Pictures) -> 
     before = torch.cuda.memory_allocated(device)
     module = module_of(cfg, way.speed, device, cfg.step.terms)
     torch.cuda.reset_peak_memory_stats(device)
-    fit(module, data, way.precision, device, Stop(4))
+    fit(module, data, way.precision, device, Stop(4), cfg.trainer.gradient_clip_val)
     return torch.cuda.max_memory_allocated(device) - before

@@ -82,7 +82,7 @@ class LossSpike(L.Callback):
                 warnings.warn(
                     f"loss.{name} explodes: {value:.3g} at step {self.step}, {value / usual:.0f} times its median of "
                     f"the last {len(seen)} logged values ({usual:.3g}); batch: {', '.join(files)}. A lower "
-                    "learning rate (optimizer.lr), trainer.gradient_clip_val=1, or a lower weight of the term may "
+                    "learning rate (optimizer.lr), trainer.gradient_clip_val=5, or a lower weight of the term may "
                     "help; it is said once",
                     stacklevel=2,
                 )

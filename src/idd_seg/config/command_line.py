@@ -55,12 +55,16 @@ def _from_class_list(path: str, field: str) -> Any:
 OmegaConf.register_new_resolver("class_list", _from_class_list, replace=True)
 
 
-def _for_optimizer(target: str, values: Mapping[str, Any]) -> Any:
+def _for_optimizer(target: str | None, recipe: Mapping[str, Any], key: str) -> Any:
     """Return what a recipe has for an optimizer, which it calls by its class: sgd for torch.optim.SGD."""
-    return values.get(target.rpartition(".")[2].lower())
+    table = recipe.get(key)
+    if not isinstance(table, Mapping):
+        return table  # a number is for any optimizer
+    name = str(target).rpartition(".")[2].lower()
+    return next((value for known, value in table.items() if str(known).lower() == name), None)
 
 
-# ${for_optimizer:TARGET,TABLE}: null for an optimizer that the table does not have.
+# ${for_optimizer:TARGET,RECIPE,KEY}: null for an optimizer that the recipe's table does not have.
 OmegaConf.register_new_resolver("for_optimizer", _for_optimizer, replace=True)
 
 

@@ -91,7 +91,8 @@ def teacher_config(cfg: DictConfig) -> DictConfig:
     with open_dict(own):
         own.seed, own.pretrained = plan.seed, plan.pretrained
         own.data.seed = plan.seed
-        for key in UNLABELLED:
+        # Augmentation that is repeated is for outputs that are kept: a teacher of its own learns from all of it.
+        for key in (*UNLABELLED, "frozen_epochs"):
             if key in own.data:
                 own.data[key] = None if key != "unlabelled_share" else 0.0
         own.trainer.val_check_interval = teachers_interval(cfg)

@@ -133,7 +133,10 @@ def check_trainer(cfg: DictConfig) -> None:
     assert isinstance(options, dict)
     for key, value in options.items():
         _check_option(str(key), value)
-    if options.get("gradient_clip_algorithm") is not None and options.get("gradient_clip_val") is None:
+    # What a recipe has for the norm says nothing of single elements.
+    given = OmegaConf.is_dict(cfg.trainer) and not OmegaConf.is_interpolation(cfg.trainer, "gradient_clip_val")
+    clip = options.get("gradient_clip_val") if given else None
+    if options.get("gradient_clip_algorithm") is not None and clip is None:
         raise ConfigError(
             f"trainer.gradient_clip_algorithm={options['gradient_clip_algorithm']} does nothing without "
             "trainer.gradient_clip_val; give both"

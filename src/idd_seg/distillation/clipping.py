@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import lightning as L
-from lightning.fabric.utilities.types import Optimizable
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
 
+from idd_seg.ops.private_api import divides_by_loss_scale
 
-def clip_gradients(trainer: L.Trainer, optimizer: Any, value: float | None, algorithm: str | None) -> None:
+
+def clip_gradients(
+    trainer: L.Trainer, optimizer: Any, value: float | None, algorithm: str | None, *, left_out: bool = False
+) -> None:
     """Clip what an optimizer is about to use, by norm or by value, in any precision.
 
     A fused optimizer divides by the loss scale of float16 as it steps, so Lightning refuses to clip for it. The scaler
@@ -19,15 +22,13 @@ def clip_gradients(trainer: L.Trainer, optimizer: Any, value: float | None, algo
     Args:
         value: the largest norm of all gradients together, or the largest element with `algorithm="value"`; None: as
             they are.
+        left_out: the batch had no loss. In float16 no step follows then, and a scaler may divide once a step.
     """
-    if value is None:
-        return
     plugin = trainer.precision_plugin
-    if isinstance(plugin, MixedPrecision) and plugin.scaler is not None and _divides_itself(optimizer):
-        plugin.scaler.unscale_(optimizer)
+    scaler = plugin.scaler if isinstance(plugin, MixedPrecision) else None
+    if value is None or (scaler is not None and left_out):
+        return
+    if scaler is not None and divides_by_loss_scale(optimizer):
+        scaler.unscale_(optimizer)
     of_all = Precision.clip_gradients  # without the refusal of its class
     of_all(plugin, optimizer, clip_val=value, gradient_clip_algorithm=GradClipAlgorithmType(algorithm or "norm"))
-
-
-def _divides_itself(optimizer: Optimizable) -> bool:
-    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))

@@ -60,6 +60,7 @@ class NonFiniteGuard:
     def __init__(self, skip: int = 0) -> None:
         require_whole("skip_non_finite", skip, 0, error=ConfigError)
         self.skip, self.skipped = skip, 0
+        self.left_out = False  # the step that was looked at last
         self.pending: deque[_Values] = deque()
 
     def usable(self, total: Tensor, raw: Mapping[str, Tensor], files: Sequence[str], step: int) -> bool:
@@ -112,6 +113,7 @@ class NonFiniteGuard:
     def _take(self, found: _Values, what: str = LOSS) -> bool:
         # All processes leave a step out together: each would wait for the gradients of the others.
         bad = sum_over_ranks(torch.tensor(float(not found.finite()), device=found.values.device))
+        self.left_out = bool(bad)
         if not bad:
             return True
         self.skipped += 1

@@ -29,6 +29,8 @@ torch:
   the BatchNorms of all numbers of dimensions; PyTorch's synchronised one refuses a CPU.
 - `fx.experimental._config.backed_size_oblivious` (`exporting.export`): without it a graph behind "same" padding refuses
   maps that are one pixel wide; PyTorch before 2.7 has no such switch.
+- `Optimizer._step_supports_amp_scaling` (`distillation.clipping`): whether it divides by the loss scale itself as it
+  steps, which Lightning reads there, too.
 - `DataLoader._iterator`, and its `_workers` (`data.pipeline.worker_timeout`): whether a loader process was killed can't
   be asked otherwise.
 
@@ -104,6 +106,11 @@ def set_wandb_offline(logger: Any) -> None:
 def loader_processes(loader: Any) -> Sequence[Any]:
     """Return the processes of a `DataLoader` that is being iterated over; none if it has none."""
     return getattr(loader._iterator, "_workers", ())
+
+
+def divides_by_loss_scale(optimizer: Any) -> bool:
+    """Tell whether an optimizer divides gradients by the loss scale of float16 itself: a fused one."""
+    return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
 
 
 @contextlib.contextmanager
