@@ -50,7 +50,7 @@ evidence: setup ## all methods side by side on CamVid (IDD_SEG_CAMVID) and gener
 	$(MAKE) evidence-lite
 
 # Of evidence-lite: an eighth and half of the labels.
-SHORT := study.steps=250 study.every=125 study.teacher_steps=800 study.clock=cpu 'only=[twin,kd+cwd,kd+cwd+rest,twin_as_long]' probe_steps=0
+SHORT := study.steps=250 study.every=125 study.teacher_steps=800 study.clock=cpu 'only=[twin,kd+cwd,kd+cwd_27,kd+cwd+rest,twin_as_long]' probe_steps=0
 
 evidence-lite: setup ## from ImageNet weights, a part of the labels: CamVid and LabelMeFacade (IDD_SEG_CAMVID, IDD_SEG_FACADE, IDD_SEG_LITE0 and IDD_SEG_LITE2, docs/unlabelled.md; a day on 2 cores)
 	$(PY) -m idd_seg.study study=facade_unlabelled probe_steps=0 results=docs/results/facade_unlabelled
