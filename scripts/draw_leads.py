@@ -97,7 +97,7 @@ def draw(points: Sequence[tuple[Setting, Point]], path: Path) -> None:
     axes.plot([], [], "o", color=SCRATCH, label="student from scratch")
     axes.plot([], [], "o", color=IMAGENET, label="student from ImageNet weights")
     axes.plot([], [], "o", color="#5f6368", markerfacecolor="white", label="cwd 9; the default's 27 is unmeasured")
-    axes.legend(loc="upper left", frameon=False)
+    axes.legend(loc="lower right", frameon=False)
     axes.set_xlabel("teacher above the twin, points of mIoU")
     axes.set_ylabel("gain of the default terms over the twin")
     axes.spines[["top", "right"]].set_visible(False)
