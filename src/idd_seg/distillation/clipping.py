@@ -12,7 +12,7 @@ from idd_seg.ops.private_api import divides_by_loss_scale
 
 
 def clip_gradients(
-    trainer: L.Trainer, optimizer: Any, value: float | None, algorithm: str | None, *, left_out: bool = False
+    trainer: L.Trainer, optimizer: Any, value: float | None, algorithm: str | None, left_out: bool
 ) -> None:
     """Clip what an optimizer is about to use, by norm or by value, in any precision.
 

@@ -284,9 +284,7 @@ class Distiller(L.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        clip_gradients(
-            self.trainer, optimizer, gradient_clip_val, gradient_clip_algorithm, left_out=self.guard.left_out
-        )
+        clip_gradients(self.trainer, optimizer, gradient_clip_val, gradient_clip_algorithm, self.guard.left_out)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.guard.settle()
